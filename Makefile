@@ -1,0 +1,67 @@
+# What CONTRIBUTING.md describes. `make` lists the targets.
+
+# The test command. README.md names the same one; .ci/run compares them.
+TEST := go test -race ./...
+
+GOLANGCI_LINT_VERSION := v2.15.0
+GOLANGCI_LINT := $(or $(shell go env GOBIN),$(shell go env GOPATH)/bin)/golangci-lint
+
+FUZZTIME ?= 10s
+BENCH ?= .
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-10s %s\n", $$1, $$2 }'
+
+.PHONY: test
+test: ## all tests with the race detector
+	$(TEST)
+
+.PHONY: quick
+quick: ## all tests, without the race detector
+	go test ./...
+
+.PHONY: lint
+lint: lint-tool ## gofmt, go vet, golangci-lint
+	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "not formatted by gofmt:"; echo "$$unformatted"; exit 1; }
+	go vet ./...
+	$(GOLANGCI_LINT) run
+
+.PHONY: cover
+cover: ## coverage over all packages, in cover.out
+	go test -coverpkg=./... -coverprofile=cover.out ./...
+	@go tool cover -func=cover.out | tail -n 1
+
+# Go fuzzes one target at a time. bench is a module of its own.
+.PHONY: fuzz
+fuzz: ## fuzz every target for FUZZTIME (10s)
+	@grep -rHoE --include='*_test.go' --exclude-dir=bench '^func Fuzz[A-Za-z0-9_]*' . | \
+	while IFS=: read -r file func; do \
+		name=$${func#func }; echo "$$name in $$(dirname "$$file")"; \
+		go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")" </dev/null || exit 1; \
+	done
+
+.PHONY: bench
+bench: ## latency benchmarks of the root package; BENCH=regexp selects
+	go test -run '^$$' -bench '$(BENCH)' -benchmem .
+
+.PHONY: examples
+examples: ## run the quick start
+	go run ./examples/quickstart
+
+.PHONY: ci
+ci: ## everything that has to pass before a merge
+	.ci/run
+
+# For .ci/run: what `make test` runs.
+.PHONY: test-command
+test-command:
+	@echo '$(TEST)'
+
+# Installs the pinned linter unless exactly that version is there.
+.PHONY: lint-tool
+lint-tool:
+	@$(GOLANGCI_LINT) version 2>/dev/null | grep -qwF '$(GOLANGCI_LINT_VERSION:v%=%)' || \
+	go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)

@@ -1,0 +1,3 @@
+// Package carillon runs distributed jobs and schedules inside existing
+// services. Instances of a service coordinate through Redis alone.
+package carillon

@@ -1,0 +1,146 @@
+package carillon
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/carillon-go/carillon/store"
+)
+
+// beat sends heartbeats until keeping ends. When none got through for almost a
+// lease, jobs that hold a mutex are stopped: the mutex may be another's soon.
+func (in *instance) beat() {
+	every := in.config.LeaseTTL / 3
+	alive := time.Now() // when the last heartbeat that got through was sent
+	failures := 0
+	for {
+		wait := every
+		if failures > 0 {
+			wait = min(every, max(backoff(failures), every/10))
+		}
+		timer := time.NewTimer(wait)
+		limit := time.NewTimer(max(0, time.Until(alive.Add(deadline(in.config.LeaseTTL)))))
+		select {
+		case <-timer.C:
+		case <-limit.C:
+			in.running.stop(func(e *store.Entry) bool { return e.Mutex != 0 }, ErrLeaseLost)
+			select {
+			case <-timer.C:
+			case <-in.keeping.Done():
+			}
+		case <-in.keeping.Done():
+		}
+		timer.Stop()
+		limit.Stop()
+		if in.keeping.Err() != nil {
+			return
+		}
+		sent := time.Now()
+		if err := in.pulse(in.keeping); err != nil {
+			if failures++; failures == 1 {
+				in.log.Warn("carillon: heartbeat failed, trying again", "error", err)
+			}
+			continue
+		}
+		alive, failures = sent, 0
+	}
+}
+
+// pulse sends one heartbeat and acts on the reply.
+func (in *instance) pulse(ctx context.Context) error {
+	limit, cancel := context.WithTimeout(ctx, max(in.config.LeaseTTL/3, 50*time.Millisecond))
+	defer cancel()
+	sent := time.Now()
+	entries := in.running.all()
+	p, err := in.store.Heartbeat(limit, in.id, in.config.LeaseTTL, in.queues, len(entries), store.KnownBy(entries))
+	if err != nil {
+		if in.keeping.Err() == nil {
+			in.grace.begin(in.config.LeaseTTL)
+		}
+		return err
+	}
+	in.clock.learn(p.Now, sent)
+	in.stopCancelled(p.Cancelled)
+	in.applyPauses(p.Paused)
+	if p.Missed {
+		for _, r := range in.readers {
+			r.doubt.Store(true)
+		}
+	}
+	if p.Dead {
+		in.declaredDead(limit)
+	}
+	for _, k := range in.keepers {
+		k.own(limit, p.Live)
+	}
+	return nil
+}
+
+// declaredDead joins again. What ran here runs elsewhere by now, so its
+// outcomes will be refused; its contexts end.
+func (in *instance) declaredDead(ctx context.Context) {
+	in.log.Warn("carillon: the lease had lapsed and the instance was declared dead; joining again")
+	in.running.stop(func(*store.Entry) bool { return true }, ErrLeaseLost)
+	if err := in.join(ctx); err != nil && !errors.Is(err, ErrClosed) {
+		in.log.Warn("carillon: joining again failed, the next heartbeat tries", "error", err)
+	}
+}
+
+func (in *instance) stopCancelled(ids []string) {
+	if len(ids) == 0 {
+		return
+	}
+	wanted := make(map[string]bool, len(ids))
+	for _, id := range ids {
+		wanted[id] = true
+	}
+	in.running.stop(func(e *store.Entry) bool { return wanted[e.ID] }, ErrCancelled)
+}
+
+func (in *instance) applyPauses(queues []string) {
+	paused := make(map[string]bool, len(queues))
+	for _, q := range queues {
+		paused[q] = true
+	}
+	for q, p := range in.pools {
+		p.pause(paused[q])
+	}
+}
+
+// listen acts on hints. Everything they say is also found out without them.
+func (in *instance) listen(hints <-chan string) {
+	for {
+		var hint string
+		select {
+		case hint = <-hints:
+		case <-in.keeping.Done():
+			return
+		}
+		kind, rest, _ := strings.Cut(hint, " ")
+		switch kind {
+		case "c":
+			in.stopCancelled([]string{rest})
+		case "p", "":
+			ctx, cancel := context.WithTimeout(in.keeping, settleGrace)
+			if paused, err := in.store.Paused(ctx); err == nil {
+				in.applyPauses(paused)
+			}
+			cancel()
+		case "d", "s":
+			segment, ms, _ := strings.Cut(rest, " ")
+			n, err1 := strconv.Atoi(segment)
+			at, err2 := strconv.ParseInt(ms, 10, 64)
+			if err1 == nil && err2 == nil && n >= 0 && n < len(in.keepers) {
+				in.keepers[n].hint(time.UnixMilli(at))
+			}
+		}
+		if hint == "" {
+			for _, k := range in.keepers {
+				k.hint(time.Time{})
+			}
+		}
+	}
+}

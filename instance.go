@@ -1,0 +1,275 @@
+package carillon
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/carillon-go/carillon/internal/knobs"
+	"github.com/carillon-go/carillon/store"
+)
+
+// instance is one run of a Scheduler. It owns every goroutine of that run:
+//
+//	readers     one a queue (on Redis Cluster one a queue and segment)
+//	executions  one a running job
+//	settler     one, sends outcomes in groups
+//	pulse       one, sends heartbeats and watches the local deadline
+//	keepers     one a segment: promotes, fires, reclaims, trims
+//	listener    one, passes hints on
+//
+// They end in the order of [instance.shutdown].
+type instance struct {
+	scheduler *Scheduler
+	store     *store.Store
+	config    Config
+	log       *slog.Logger
+	id        string
+	handlers  map[string]registration
+	queues    []string
+	knobs     knobs.Knobs
+	started   time.Time
+
+	pools    map[string]*pool
+	readers  []*reader
+	running  roster
+	settler  *settler
+	keepers  []*keeper
+	clock    clock
+	grace    outage
+	warned   onceEach
+	finished atomic.Int64 // outcomes recorded
+	stopping atomic.Bool  // no new attempt starts
+
+	reading       context.Context // ends first
+	stopReading   context.CancelFunc
+	jobs          context.Context // parent of all handlers' contexts
+	stopJobs      context.CancelCauseFunc
+	keeping       context.Context // heartbeat, keepers, listener: ends last
+	stopKeeping   context.CancelFunc
+	readLoops     sync.WaitGroup
+	keepLoops     sync.WaitGroup
+	unlistenHints func()
+}
+
+func newInstance(ctx context.Context, s *Scheduler, handlers map[string]registration) *instance {
+	in := &instance{
+		scheduler: s, store: s.store, config: s.config, id: store.NewID(), handlers: handlers,
+		queues: slices.Sorted(maps.Keys(s.config.Queues)), knobs: knobs.From(ctx), started: time.Now(),
+		pools: make(map[string]*pool),
+	}
+	in.log = s.log.With("instance", in.id)
+	base := context.WithoutCancel(ctx)
+	in.reading, in.stopReading = context.WithCancel(base)
+	in.jobs, in.stopJobs = context.WithCancelCause(base)
+	in.keeping, in.stopKeeping = context.WithCancel(base)
+	in.settler = newSettler(in)
+	return in
+}
+
+// blockTime is how long a read may block. Longer ones suffer from a server bug
+// (redis/redis#12998) and notice a dead connection later.
+const blockTime = 5 * time.Second
+
+// start checks the server, registers the instance and starts its goroutines.
+func (in *instance) start(ctx context.Context) error {
+	if err := in.retry(ctx, "check server", in.checkServer); err != nil {
+		return err
+	}
+	if err := in.retry(ctx, "register", in.join); err != nil {
+		return err
+	}
+	in.grace.begin(in.config.LeaseTTL)
+	block := cmp.Or(in.knobs.Block, blockTime)
+	for _, q := range in.queues {
+		p := newPool(in.config.Queues[q])
+		in.pools[q] = p
+		for _, r := range in.store.Readers(in.id, q, block) {
+			in.readers = append(in.readers, &reader{instance: in, queue: q, pool: p, source: r})
+		}
+	}
+	for segment := range in.store.Segments() {
+		in.keepers = append(in.keepers, newKeeper(in, segment))
+	}
+	hints, unlisten := in.store.Control()
+	in.unlistenHints = unlisten
+	in.pulse(ctx) // learns paused queues and live instances before the first read
+	in.keepLoops.Go(func() { in.listen(hints) })
+	in.keepLoops.Go(in.beat)
+	in.settler.start()
+	for _, k := range in.keepers {
+		in.keepLoops.Go(k.run)
+	}
+	for _, r := range in.readers {
+		in.readLoops.Go(r.run)
+	}
+	in.log.Info("carillon: instance started", "namespace", in.config.Namespace, "queues", in.queues, "handlers", len(in.handlers))
+	return nil
+}
+
+// retry calls f until it succeeds, fails for good, or ctx ends.
+func (in *instance) retry(ctx context.Context, what string, f func(context.Context) error) error {
+	wait := 100 * time.Millisecond
+	for {
+		err := f(ctx)
+		if err == nil || !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrUncertain) || ctx.Err() != nil || in.keeping.Err() != nil {
+			return err
+		}
+		in.log.Warn("carillon: "+what+": waiting for Redis", "error", err)
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return err
+		case <-in.keeping.Done():
+			return ErrClosed
+		}
+		wait = min(2*wait, 2*time.Second)
+	}
+}
+
+// checkServer refuses servers on which promises cannot be kept. What a server
+// does not let us see is taken to be right.
+func (in *instance) checkServer(ctx context.Context) error {
+	v, err := in.store.Inspect(ctx)
+	if err != nil {
+		return err
+	}
+	if v.TooOld() {
+		return fmt.Errorf("the Redis server is version %s; at least 6.2 is needed", v.Version)
+	}
+	switch {
+	case strings.HasPrefix(v.Eviction, "allkeys-"):
+		return fmt.Errorf("the Redis server has maxmemory-policy %s, which deletes jobs when memory runs short; set it to noeviction", v.Eviction)
+	case v.Eviction != "" && v.Eviction != "noeviction":
+		in.log.Warn("carillon: the Redis server may delete leases when memory runs short; set maxmemory-policy to noeviction", "policy", v.Eviction)
+	}
+	in.log.Info("carillon: server", "version", v.Version, "persistence", v.Persistence)
+	if v.Persistence == "none" {
+		in.log.Warn("carillon: the Redis server persists nothing; jobs are lost when it restarts")
+	}
+	return nil
+}
+
+// join registers the instance in every segment.
+func (in *instance) join(ctx context.Context) error {
+	host, _ := os.Hostname()
+	data, err := json.Marshal(description{
+		Host: host, PID: os.Getpid(), Version: in.config.Version, Started: in.started.UnixMilli(),
+		Handlers: slices.Sorted(maps.Keys(in.handlers)), Queues: in.config.Queues, LeaseMS: in.config.LeaseTTL.Milliseconds(),
+	})
+	if err != nil {
+		return err
+	}
+	return in.store.Join(ctx, in.id, in.config.LeaseTTL, data, in.queues)
+}
+
+// description is what an instance leaves in Redis about itself.
+type description struct {
+	Host     string         `json:"host"`
+	PID      int            `json:"pid"`
+	Version  string         `json:"version,omitempty"`
+	Started  int64          `json:"started"`
+	Handlers []string       `json:"handlers"`
+	Queues   map[string]int `json:"queues"`
+	LeaseMS  int64          `json:"leaseMs"`
+}
+
+func describedInstance(d store.Describe, now time.Time) InstanceInfo {
+	var said description
+	_ = json.Unmarshal(d.Data, &said) // a damaged description shows as empty
+	return InstanceInfo{
+		ID: d.ID, Host: said.Host, PID: said.PID, Version: said.Version, StartedAt: time.UnixMilli(said.Started),
+		Handlers: said.Handlers, Queues: said.Queues, Running: d.Running, Alive: d.ExpiresAt.After(now),
+		Heartbeat: d.ExpiresAt.Add(-time.Duration(said.LeaseMS) * time.Millisecond),
+	}
+}
+
+// shutdown ends the instance: no more reading, time for the running jobs, the
+// end of their contexts, release of what is left, farewell.
+func (in *instance) shutdown(ctx context.Context) error {
+	in.stopping.Store(true)
+	in.stopReading()
+	for _, r := range in.readers {
+		_ = r.source.Close() // interrupts a blocked read
+	}
+	in.readLoops.Wait()
+	in.releaseUnread(ctx)
+
+	drain, cancel := context.WithTimeout(ctx, in.config.ShutdownTimeout)
+	left := in.running.wait(drain)
+	cancel()
+	if left > 0 {
+		in.log.Warn("carillon: shutdown: ending the contexts of running jobs", "jobs", left)
+	}
+	in.stopJobs(ErrShutdown)
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), stuckGrace)
+	if ctx.Err() != nil {
+		cancel() // the caller's patience has ended
+	}
+	in.running.wait(grace)
+	cancel()
+
+	farewell, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleGrace)
+	defer cancel()
+	in.abandonStuck(farewell)
+	unsettled := in.settler.stop(farewell)
+	in.stopKeeping()
+	if in.unlistenHints != nil {
+		in.unlistenHints()
+	}
+	in.keepLoops.Wait()
+	for _, k := range in.keepers {
+		k.resign(farewell)
+	}
+	err := in.store.Leave(farewell, in.id, in.queues)
+	if unsettled > 0 {
+		err = errors.Join(err, fmt.Errorf("%d outcomes could not be recorded; their jobs run again elsewhere", unsettled))
+	}
+	in.log.Info("carillon: instance stopped")
+	return err
+}
+
+// releaseUnread gives back entries that Redis delivered while the readers were
+// being closed.
+func (in *instance) releaseUnread(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, settleGrace)
+	defer cancel()
+	for _, r := range in.readers {
+		entries, err := r.source.Pending(ctx)
+		if err != nil {
+			continue // others reclaim them
+		}
+		for _, e := range entries {
+			if in.running.add(e) {
+				in.release(e)
+			}
+		}
+	}
+}
+
+// abandonStuck gives the jobs of handlers that ignore their contexts to others.
+func (in *instance) abandonStuck(_ context.Context) {
+	for _, e := range in.running.abandon() {
+		in.log.Error("carillon: a handler ignores the end of its context and is left behind",
+			"job", e.ID, "name", e.Spec.Name, "attempt", e.Attempt)
+		in.settler.put(store.Settlement{Entry: e, Outcome: store.Release, Error: ErrShutdown.Error()})
+	}
+}
+
+// onceEach remembers what was logged, so that it is not logged for each job.
+type onceEach struct{ seen sync.Map }
+
+func (o *onceEach) first(key string) bool {
+	_, loaded := o.seen.LoadOrStore(key, struct{}{})
+	return !loaded
+}

@@ -1,0 +1,28 @@
+// Package knobs carries settings that only carillontest turns: in virtual time
+// an idle instance must not wake every second.
+package knobs
+
+import (
+	"context"
+	"time"
+)
+
+// Knobs replace intervals that users have no reason to change. Zero values
+// leave the default.
+type Knobs struct {
+	Poll  time.Duration // how often an instance looks at a segment without being told
+	Block time.Duration // longest blocking read
+}
+
+type key struct{}
+
+// With returns a context for Start or Run.
+func With(ctx context.Context, k Knobs) context.Context {
+	return context.WithValue(ctx, key{}, k)
+}
+
+// From returns the knobs of ctx.
+func From(ctx context.Context) Knobs {
+	k, _ := ctx.Value(key{}).(Knobs)
+	return k
+}

@@ -1,0 +1,291 @@
+package carillon
+
+import (
+	"context"
+	"errors"
+	"hash/fnv"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/carillon-go/carillon/store"
+)
+
+// keeper does a segment's housekeeping: it promotes what is due, fires
+// schedules, reclaims the work of lost instances, and forgets old jobs.
+//
+// Every instance has a keeper for every segment, but one instance owns each
+// segment and is there on time. The others look in at intervals, and do what
+// they find undone. All of it is atomic in Redis, so ownership only saves work.
+type keeper struct {
+	instance *instance
+	segment  int
+	hints    chan time.Time
+
+	mu    sync.Mutex
+	lease *store.Lease
+
+	stepIn  time.Time // since when a lapsed instance is seen
+	lapsed  string
+	trimmed time.Time
+	trimAt  int64 // finished jobs of this instance at that time
+	swept   time.Time
+	tended  time.Time
+}
+
+// Intervals of a keeper.
+const (
+	pollEvery  = time.Second      // a look without being told; longer with many segments
+	trimEvery  = 30 * time.Second // at least
+	trimAfter  = 1000             // finished jobs here
+	tendEvery  = time.Minute
+	retryEvery = 100 * time.Millisecond
+)
+
+func newKeeper(in *instance, segment int) *keeper {
+	return &keeper{instance: in, segment: segment, hints: make(chan time.Time, 64)}
+}
+
+// hint tells that something is planned for an instant. Zero: look at once.
+func (k *keeper) hint(at time.Time) {
+	select {
+	case k.hints <- at:
+	default: // there are hints enough
+	}
+}
+
+// poll is how often a keeper looks without being told. Many segments share the
+// commands an idle instance may send.
+func (k *keeper) poll() time.Duration {
+	if p := k.instance.knobs.Poll; p > 0 {
+		return p
+	}
+	return max(pollEvery, pollEvery*time.Duration(k.instance.store.Segments())/6)
+}
+
+func (k *keeper) run() {
+	in := k.instance
+	ctx := in.keeping
+	failures := 0
+	for ctx.Err() == nil {
+		next, err := k.round(ctx)
+		if err != nil {
+			if ctx.Err() != nil {
+				return
+			}
+			if failures++; failures == 1 {
+				in.log.Warn("carillon: housekeeping failed, trying again", "segment", k.segment, "error", err)
+			}
+			if errors.Is(err, ErrUnavailable) || errors.Is(err, ErrUncertain) {
+				in.grace.begin(in.config.LeaseTTL)
+			}
+			pause(ctx, max(retryEvery, backoff(failures)))
+			continue
+		}
+		failures = 0
+		k.sleep(ctx, next)
+	}
+}
+
+// sleep waits for the next instant of Redis' time at which there is work, a
+// hint of an earlier one, or the next look.
+func (k *keeper) sleep(ctx context.Context, next time.Time) {
+	in := k.instance
+	limit := time.Now().Add(k.poll())
+	for {
+		wait := time.Until(limit)
+		if !next.IsZero() && k.owner() {
+			wait = min(wait, in.clock.until(next))
+		}
+		if wait <= 0 {
+			return
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+			return
+		case at := <-k.hints:
+			timer.Stop()
+			if at.IsZero() {
+				return
+			}
+			if next.IsZero() || at.Before(next) {
+				next = at
+			}
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		}
+	}
+}
+
+// round does what is due and returns when something is due next.
+func (k *keeper) round(ctx context.Context) (time.Time, error) {
+	in := k.instance
+	ctx, cancel := context.WithTimeout(ctx, max(in.config.LeaseTTL, 5*time.Second))
+	defer cancel()
+	asked := time.Now()
+	tick, err := in.store.Promote(ctx, k.segment, k.report)
+	if err != nil {
+		return time.Time{}, err
+	}
+	if tick.Promoted == 0 {
+		in.clock.learn(tick.Now, asked)
+	}
+	next := tick.NextDue
+	if !tick.NextTick.IsZero() {
+		if !tick.NextTick.After(tick.Now) {
+			if tick.NextTick, err = in.fire(ctx, k.segment, tick.Now); err != nil {
+				return time.Time{}, err
+			}
+		}
+		if next.IsZero() || !tick.NextTick.IsZero() && tick.NextTick.Before(next) {
+			next = tick.NextTick
+		}
+	}
+	if err := k.reclaim(ctx, tick.Lapsed); err != nil {
+		return next, err
+	}
+	return next, k.tidy(ctx)
+}
+
+func (k *keeper) report(id string, err error) {
+	in := k.instance
+	if in.warned.first("quarantine " + id) {
+		in.log.Error("carillon: a job was put in quarantine", "job", id, "error", err)
+	}
+}
+
+// lossLimit is how many workers a job may lose before it is held to be what
+// kills them.
+const lossLimit = 3
+
+// reclaim gives the work of a lapsed instance to the others. The owner of the
+// segment does so at once, the others when it is still undone at their next look.
+func (k *keeper) reclaim(ctx context.Context, lapsed string) error {
+	in := k.instance
+	if lapsed == "" || lapsed == in.id || !in.grace.over() {
+		k.lapsed = ""
+		return nil
+	}
+	if k.lapsed != lapsed {
+		k.lapsed = lapsed
+		if !k.owner() {
+			return nil
+		}
+	}
+	done, err := in.store.Reclaim(ctx, k.segment, lapsed, lossLimit, k.report)
+	if err != nil || done.Alive {
+		return err
+	}
+	k.lapsed = ""
+	if done.Again+done.Ended+done.Broken > 0 {
+		in.log.Warn("carillon: reclaimed the work of a lost instance", "lost", lapsed, "segment", k.segment,
+			"again", done.Again, "ended", done.Ended, "quarantined", done.Broken)
+	}
+	k.hint(time.Time{}) // there may be another one
+	return nil
+}
+
+// tidy does what can wait, now and then.
+func (k *keeper) tidy(ctx context.Context) error {
+	in := k.instance
+	now := time.Now()
+	finished := in.finished.Load()
+	if finished-k.trimAt >= trimAfter || k.owner() && now.Sub(k.trimmed) >= trimEvery {
+		k.trimAt, k.trimmed = finished, now
+		if _, err := in.store.Trim(ctx, k.segment); err != nil {
+			return err
+		}
+	}
+	if !k.owner() {
+		return nil
+	}
+	if now.Sub(k.swept) >= max(in.config.LeaseTTL, time.Second) && in.grace.over() {
+		k.swept = now
+		strays, err := in.store.Strays(ctx, k.segment, in.config.LeaseTTL)
+		if err != nil {
+			return err
+		}
+		for _, stray := range strays {
+			if _, err := in.store.Reclaim(ctx, k.segment, stray, lossLimit, k.report); err != nil {
+				return err
+			}
+		}
+	}
+	if now.Sub(k.tended) >= tendEvery {
+		k.tended = now
+		if err := in.store.Relay(ctx, k.segment); err != nil {
+			return err
+		}
+		if in.store.Segments() > 1 {
+			_, err := in.store.Tend(ctx, k.segment)
+			return err
+		}
+	}
+	return nil
+}
+
+func (k *keeper) owner() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.lease != nil
+}
+
+// own takes, renews or gives up the segment, as the live instances share them.
+func (k *keeper) own(ctx context.Context, live []string) {
+	in := k.instance
+	k.mu.Lock()
+	lease := k.lease
+	k.mu.Unlock()
+	mine := preferred(live, k.segment) == in.id
+	name := "\x00segment/" + strconv.Itoa(k.segment) // no user can name it
+	var err error
+	switch {
+	case mine && lease == nil:
+		lease, _, err = in.store.Acquire(ctx, name, in.id, in.config.LeaseTTL)
+		if lease != nil {
+			k.hint(time.Time{})
+		}
+	case mine:
+		if err = in.store.Renew(ctx, lease, in.config.LeaseTTL); errors.Is(err, ErrFenced) {
+			lease = nil
+		}
+	case lease != nil:
+		_ = in.store.Release(ctx, lease)
+		lease = nil
+	}
+	_ = err // the next heartbeat tries again; meanwhile nothing depends on it
+	k.mu.Lock()
+	k.lease = lease
+	k.mu.Unlock()
+}
+
+// resign gives the segment up at shutdown.
+func (k *keeper) resign(ctx context.Context) {
+	k.mu.Lock()
+	lease := k.lease
+	k.lease = nil
+	k.mu.Unlock()
+	if lease != nil {
+		_ = k.instance.store.Release(ctx, lease)
+	}
+}
+
+// preferred chooses the owner of a segment by rendezvous hashing (Thaler and
+// Ravishankar, 1996): the instance with the highest hash of both.
+func preferred(live []string, segment int) string {
+	var best string
+	var most uint64
+	for _, id := range live {
+		h := fnv.New64a()
+		_, _ = h.Write([]byte(id))
+		_, _ = h.Write([]byte{'/', byte(segment)})
+		sum := h.Sum64() * 0x9E3779B97F4A7C15 // FNV mixes its last bytes little
+		sum ^= sum >> 32
+		if best == "" || sum > most || sum == most && id < best {
+			best, most = id, sum
+		}
+	}
+	return best
+}

@@ -1,0 +1,136 @@
+package carillon
+
+import (
+	"context"
+	"sync"
+
+	"github.com/carillon-go/carillon/store"
+)
+
+// roster knows every entry this instance holds, from its delivery until its
+// outcome is recorded.
+type roster struct {
+	mu      sync.Mutex
+	entries map[string]*tenure
+	empty   chan struct{} // closed when the last entry leaves; nil when nobody waits
+}
+
+// tenure is the time an instance holds an entry.
+type tenure struct {
+	entry  *store.Entry
+	cancel context.CancelCauseFunc // while its handler runs
+	cause  error                   // why it is to stop, if it was told before it began
+	ending bool                    // its outcome is on the way
+}
+
+// add notes an entry and reports whether it is new.
+func (r *roster) add(e *store.Entry) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.entries == nil {
+		r.entries = make(map[string]*tenure)
+	}
+	if _, known := r.entries[e.Key()]; known {
+		return false
+	}
+	r.entries[e.Key()] = &tenure{entry: e}
+	return true
+}
+
+// begin notes that the entry's handler runs and how to stop it. It reports
+// false when it was to be stopped before.
+func (r *roster) begin(e *store.Entry, cancel context.CancelCauseFunc) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t := r.entries[e.Key()]
+	if t == nil {
+		return true
+	}
+	t.cancel = cancel
+	return t.cause == nil
+}
+
+// ending notes that the entry's outcome is on the way. It reports false when
+// one was before.
+func (r *roster) ending(e *store.Entry) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t := r.entries[e.Key()]
+	if t == nil || t.ending {
+		return false
+	}
+	t.ending = true
+	return true
+}
+
+// remove forgets an entry whose outcome is recorded.
+func (r *roster) remove(e *store.Entry) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.entries, e.Key())
+	if len(r.entries) == 0 && r.empty != nil {
+		close(r.empty)
+		r.empty = nil
+	}
+}
+
+// stop ends the contexts of the entries that match, with a cause.
+func (r *roster) stop(match func(*store.Entry) bool, cause error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, t := range r.entries {
+		if t.cause != nil || !match(t.entry) {
+			continue
+		}
+		t.cause = cause
+		if t.cancel != nil {
+			t.cancel(cause)
+		}
+	}
+}
+
+// abandon returns the entries whose handler has not returned. Their outcome is
+// up to the caller.
+func (r *roster) abandon() []*store.Entry {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var left []*store.Entry
+	for _, t := range r.entries {
+		if !t.ending {
+			left = append(left, t.entry)
+		}
+	}
+	return left
+}
+
+// all returns every entry, for the heartbeat to compare.
+func (r *roster) all() []*store.Entry {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	entries := make([]*store.Entry, 0, len(r.entries))
+	for _, t := range r.entries {
+		entries = append(entries, t.entry)
+	}
+	return entries
+}
+
+// wait waits until no entry is left or ctx ends, and returns how many are left.
+func (r *roster) wait(ctx context.Context) int {
+	r.mu.Lock()
+	n := len(r.entries)
+	if n > 0 && r.empty == nil {
+		r.empty = make(chan struct{})
+	}
+	empty := r.empty
+	r.mu.Unlock()
+	if n == 0 {
+		return 0
+	}
+	select {
+	case <-empty:
+	case <-ctx.Done():
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.entries)
+}

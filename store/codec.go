@@ -1,0 +1,319 @@
+package store
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+)
+
+// Spec is a job as it was submitted. It is written once and never changed.
+type Spec struct {
+	Name      string
+	Args      []byte // as encoded by the submitter; JSON unless a codec says otherwise
+	Queue     string
+	Priority  byte          // one of c, h, n, l
+	RunAt     time.Time     // absolute start, or zero
+	Delay     time.Duration // start relative to the submission, or zero
+	ExpiresAt time.Time     // not started by then: expired
+	Timeout   time.Duration // for one attempt; 0 = the handler's
+	Retry     *RetrySpec    // nil = the handler's
+	Unique    string        // unique key, or empty
+	UniqueFor time.Duration // how long the key is held at least; 0 = while unfinished
+	Mutex     string        // mutex key, or empty
+	Retain    time.Duration // how long the finished record is kept; 0 = the namespace's
+	Tags      []string
+	Headers   map[string]string
+	Schedule  string    // name of the schedule that created the job
+	Tick      time.Time // planned time, for a job of a schedule
+}
+
+// RetrySpec is a retry policy that travels with a job.
+type RetrySpec struct {
+	MaxAttempts int
+	Delays      []time.Duration // fixed list; the last one repeats
+	Initial     time.Duration
+	Max         time.Duration
+	Factor      float64
+	NoJitter    bool
+}
+
+// The format of a Spec is a version byte and then fields, each as tag, length
+// and bytes. A reader skips tags it does not know, so fields can be added; the
+// version changes only when an old reader must not run the job at all.
+const specVersion = 1
+
+// Tags are never reused.
+const (
+	tagName = iota + 1
+	tagArgs
+	tagQueue
+	tagPriority
+	tagRunAt
+	tagDelay
+	tagExpiresAt
+	tagTimeout
+	tagRetry
+	tagUnique
+	tagUniqueFor
+	tagMutex
+	tagRetain
+	tagTag
+	tagHeader
+	tagSchedule
+	tagTick
+)
+
+const (
+	tagMaxAttempts = iota + 1
+	tagDelayOf
+	tagInitial
+	tagMax
+	tagFactor
+	tagNoJitter
+)
+
+// Defaults that are left out of the encoding.
+const (
+	DefaultQueue    = "default"
+	DefaultPriority = 'n'
+)
+
+var errTruncated = errors.New("truncated")
+
+// encodeSpec is deterministic: equal specs give equal bytes, which is how a
+// second submission under the same ID is compared with the first.
+func encodeSpec(s *Spec) []byte {
+	b := fields{make([]byte, 0, 32+len(s.Name)+len(s.Args))}
+	b.buf = append(b.buf, specVersion)
+	b.str(tagName, s.Name)
+	b.bytes(tagArgs, s.Args)
+	if s.Queue != DefaultQueue {
+		b.str(tagQueue, s.Queue)
+	}
+	if s.Priority != DefaultPriority {
+		b.bytes(tagPriority, []byte{s.Priority})
+	}
+	b.time(tagRunAt, s.RunAt)
+	b.dur(tagDelay, s.Delay)
+	b.time(tagExpiresAt, s.ExpiresAt)
+	b.dur(tagTimeout, s.Timeout)
+	if s.Retry != nil {
+		b.bytes(tagRetry, encodeRetry(s.Retry))
+	}
+	b.str(tagUnique, s.Unique)
+	b.dur(tagUniqueFor, s.UniqueFor)
+	b.str(tagMutex, s.Mutex)
+	b.dur(tagRetain, s.Retain)
+	for _, tag := range s.Tags {
+		b.str(tagTag, tag)
+	}
+	for _, k := range slices.Sorted(maps.Keys(s.Headers)) {
+		pair := fields{}
+		pair.bytes(1, []byte(k))
+		pair.bytes(2, []byte(s.Headers[k]))
+		b.bytes(tagHeader, pair.buf)
+	}
+	b.str(tagSchedule, s.Schedule)
+	b.time(tagTick, s.Tick)
+	return b.buf
+}
+
+func encodeRetry(r *RetrySpec) []byte {
+	b := fields{}
+	b.num(tagMaxAttempts, int64(r.MaxAttempts))
+	for _, d := range r.Delays {
+		b.bytes(tagDelayOf, binary.AppendVarint(nil, int64(d)))
+	}
+	b.dur(tagInitial, r.Initial)
+	b.dur(tagMax, r.Max)
+	b.num(tagFactor, int64(r.Factor*1000))
+	if r.NoJitter {
+		b.num(tagNoJitter, 1)
+	}
+	return b.buf
+}
+
+// decodeSpec reads what [encodeSpec] of this or any later compatible version
+// wrote. Damaged bytes give an error, never a panic. A version that this code
+// must not run gives [ErrNewer] along with what can be read of the spec.
+func decodeSpec(data []byte) (*Spec, error) {
+	if len(data) == 0 {
+		return nil, fmt.Errorf("decode job: %w", errTruncated)
+	}
+	s := &Spec{Queue: DefaultQueue, Priority: DefaultPriority}
+	err := eachField(data[1:], func(tag uint64, v []byte) error {
+		switch tag {
+		case tagName:
+			s.Name = string(v)
+		case tagArgs:
+			s.Args = v
+		case tagQueue:
+			s.Queue = string(v)
+		case tagPriority:
+			if len(v) != 1 || !slices.Contains(priorities, v[0]) {
+				return fmt.Errorf("unknown priority %q", v)
+			}
+			s.Priority = v[0]
+		case tagUnique:
+			s.Unique = string(v)
+		case tagMutex:
+			s.Mutex = string(v)
+		case tagTag:
+			s.Tags = append(s.Tags, string(v))
+		case tagSchedule:
+			s.Schedule = string(v)
+		case tagRetry:
+			r, err := decodeRetry(v)
+			s.Retry = r
+			return err
+		case tagHeader:
+			return s.decodeHeader(v)
+		case tagRunAt:
+			return readTime(v, &s.RunAt)
+		case tagExpiresAt:
+			return readTime(v, &s.ExpiresAt)
+		case tagTick:
+			return readTime(v, &s.Tick)
+		case tagDelay:
+			return readDur(v, &s.Delay)
+		case tagTimeout:
+			return readDur(v, &s.Timeout)
+		case tagUniqueFor:
+			return readDur(v, &s.UniqueFor)
+		case tagRetain:
+			return readDur(v, &s.Retain)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("decode job: %w", err)
+	}
+	if s.Name == "" || s.Queue == "" {
+		return nil, errors.New("decode job: no name or no queue")
+	}
+	if data[0] != specVersion {
+		return s, fmt.Errorf("decode job: format %d: %w", data[0], ErrNewer)
+	}
+	return s, nil
+}
+
+func (s *Spec) decodeHeader(v []byte) error {
+	var key, value string
+	err := eachField(v, func(tag uint64, v []byte) error {
+		switch tag {
+		case 1:
+			key = string(v)
+		case 2:
+			value = string(v)
+		}
+		return nil
+	})
+	if s.Headers == nil {
+		s.Headers = make(map[string]string)
+	}
+	s.Headers[key] = value
+	return err
+}
+
+func decodeRetry(data []byte) (*RetrySpec, error) {
+	r := &RetrySpec{}
+	err := eachField(data, func(tag uint64, v []byte) error {
+		switch tag {
+		case tagDelayOf:
+			var d time.Duration
+			if err := readDur(v, &d); err != nil {
+				return err
+			}
+			r.Delays = append(r.Delays, d)
+		case tagInitial:
+			return readDur(v, &r.Initial)
+		case tagMax:
+			return readDur(v, &r.Max)
+		case tagMaxAttempts, tagFactor, tagNoJitter:
+			n, err := readNum(v)
+			switch tag {
+			case tagMaxAttempts:
+				r.MaxAttempts = int(n)
+			case tagFactor:
+				r.Factor = float64(n) / 1000
+			default:
+				r.NoJitter = n != 0
+			}
+			return err
+		}
+		return nil
+	})
+	return r, err
+}
+
+// fields appends tagged values; empty values are left out.
+type fields struct{ buf []byte }
+
+func (f *fields) bytes(tag uint64, v []byte) {
+	f.buf = binary.AppendUvarint(f.buf, tag)
+	f.buf = binary.AppendUvarint(f.buf, uint64(len(v)))
+	f.buf = append(f.buf, v...)
+}
+
+func (f *fields) str(tag uint64, v string) {
+	if v != "" {
+		f.bytes(tag, []byte(v))
+	}
+}
+
+func (f *fields) num(tag uint64, v int64) {
+	if v != 0 {
+		f.bytes(tag, binary.AppendVarint(nil, v))
+	}
+}
+
+func (f *fields) dur(tag uint64, d time.Duration) { f.num(tag, int64(d)) }
+
+func (f *fields) time(tag uint64, t time.Time) {
+	if !t.IsZero() {
+		f.num(tag, t.UnixMilli())
+	}
+}
+
+func eachField(data []byte, visit func(tag uint64, v []byte) error) error {
+	for len(data) > 0 {
+		tag, n := binary.Uvarint(data)
+		if n <= 0 {
+			return errTruncated
+		}
+		data = data[n:]
+		size, n := binary.Uvarint(data)
+		if n <= 0 || size > uint64(len(data)-n) {
+			return errTruncated
+		}
+		data = data[n:]
+		if err := visit(tag, data[:size:size]); err != nil {
+			return err
+		}
+		data = data[size:]
+	}
+	return nil
+}
+
+func readNum(v []byte) (int64, error) {
+	n, size := binary.Varint(v)
+	if size <= 0 {
+		return 0, errTruncated
+	}
+	return n, nil
+}
+
+func readDur(v []byte, d *time.Duration) error {
+	n, err := readNum(v)
+	*d = time.Duration(n)
+	return err
+}
+
+func readTime(v []byte, t *time.Time) error {
+	n, err := readNum(v)
+	*t = time.UnixMilli(n)
+	return err
+}

@@ -1,0 +1,105 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Conditions a caller can act on.
+var (
+	// ErrNotFound: there is no such job, lease or schedule.
+	ErrNotFound = errors.New("not found")
+	// ErrConflict: the ID is taken by a job with other content.
+	ErrConflict = errors.New("the ID belongs to another job")
+	// ErrFenced: the token is not the current one; the job has moved on.
+	ErrFenced = errors.New("fenced: a newer attempt or holder exists")
+	// ErrNewer: the job was written by a newer release that this one must not run.
+	ErrNewer = errors.New("written by a newer release")
+	// ErrDamaged: what Redis holds for this job cannot be read.
+	ErrDamaged = errors.New("damaged or foreign data")
+	// ErrUnavailable: Redis refused or could not be reached; surely nothing was done.
+	ErrUnavailable = errors.New("redis is unavailable; nothing was done")
+	// ErrUncertain: the connection failed after the command may have been sent.
+	ErrUncertain = errors.New("redis did not answer; it may have been done")
+	// ErrState: the job's state does not allow the operation.
+	ErrState = errors.New("not possible in the job's state")
+	// ErrClosed: the store was closed.
+	ErrClosed = errors.New("closed")
+)
+
+// verdict says what an error means for the command that got it.
+type verdict int
+
+const (
+	final   verdict = iota // the server answered; asking again gives the same
+	later                  // the server refused for now; nothing was done
+	notSent                // the command never left
+	unknown                // the command may have been executed
+)
+
+// Replies by which a server says: not now. None of them leaves a trace.
+var laterReplies = []string{
+	"LOADING", "READONLY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "BUSY Redis", "NOREPLICAS", "MISCONF",
+	"max number of clients", "UNBLOCKED",
+}
+
+func judge(err error) verdict {
+	var reply redis.Error
+	var op *net.OpError
+	switch {
+	case errors.Is(err, redis.ErrPoolTimeout), errors.Is(err, redis.ErrClosed), errors.Is(err, redis.ErrPoolExhausted):
+		return notSent
+	case errors.As(err, &reply):
+		for _, code := range laterReplies {
+			if strings.Contains(reply.Error(), code) {
+				return later
+			}
+		}
+		return final
+	case errors.As(err, &op) && op.Op == "dial":
+		return notSent
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded),
+		errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed), errors.As(err, &op):
+		return unknown
+	}
+	var timeout net.Error
+	if errors.As(err, &timeout) {
+		return unknown
+	}
+	if strings.HasPrefix(err.Error(), "redis: ") {
+		return notSent
+	}
+	return unknown
+}
+
+// hasReply looks for a server's error code. Errors from within a script carry
+// it somewhere in the text, depending on the server's release.
+func hasReply(err error, code string) bool {
+	var reply redis.Error
+	return errors.As(err, &reply) && strings.Contains(reply.Error(), code)
+}
+
+// classify wraps err with the sentinel that tells whether the command may have
+// been executed. sent is true when an earlier try may have been.
+func classify(err error, sent bool) error {
+	v := judge(err)
+	switch {
+	case v == unknown || sent:
+		return fmt.Errorf("%w: %w", ErrUncertain, err)
+	case v == later || v == notSent:
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	case hasReply(err, "OOM"):
+		return fmt.Errorf("%w: redis is out of memory (maxmemory): %w", ErrUnavailable, err)
+	case hasReply(err, "NOAUTH"), hasReply(err, "WRONGPASS"), hasReply(err, "NOPERM"):
+		return fmt.Errorf("%w: redis denies access: %w", ErrUnavailable, err)
+	case hasReply(err, "WRONGTYPE"):
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	return err
+}

@@ -1,0 +1,168 @@
+package store
+
+import (
+	"fmt"
+	"hash/fnv"
+	"strings"
+)
+
+// group is the one consumer group of every dispatch stream.
+const group = "w"
+
+// maxSegments bounds the partitions of a namespace; more would cost an idle
+// instance more commands than they gain.
+const maxSegments = 256
+
+// priorities lists the lanes of a queue in the order in which they are read.
+// The letter is part of the stream's key and of every [ref].
+var priorities = []byte{'c', 'h', 'n', 'l'}
+
+// keys builds every key name of one segment of a namespace. All of them start
+// with the same hash tag, so a script that touches one segment touches one
+// Redis Cluster slot.
+type keys struct {
+	prefix string
+}
+
+func newKeys(namespace string, segment int) keys {
+	return keys{prefix: fmt.Sprintf("{%s:%d}:", escape(namespace), segment)}
+}
+
+func (k keys) meta() string                { return k.prefix + "meta" }
+func (k keys) record(id string) string     { return k.prefix + "j:" + escape(id) }
+func (k keys) locator(id string) string    { return k.prefix + "l:" + escape(id) }
+func (k keys) due() string                 { return k.prefix + "due" }
+func (k keys) wait() string                { return k.prefix + "wait" }
+func (k keys) grant() string               { return k.prefix + "grant" }
+func (k keys) tend() string                { return k.prefix + "tend" }
+func (k keys) relay() string               { return k.prefix + "relay" }
+func (k keys) mutex(name string) string    { return k.prefix + "m:" + escape(name) }
+func (k keys) unique(name string) string   { return k.prefix + "u:" + escape(name) }
+func (k keys) tag(name string) string      { return k.prefix + "t:" + escape(name) }
+func (k keys) workers() string             { return k.prefix + "workers" }
+func (k keys) instances() string           { return k.prefix + "inst" }
+func (k keys) cancels() string             { return k.prefix + "cancels" }
+func (k keys) history(s State) string      { return k.prefix + "h:" + s.letter() }
+func (k keys) events() string              { return k.prefix + "ev" }
+func (k keys) paused() string              { return k.prefix + "paused" }
+func (k keys) queues() string              { return k.prefix + "queues" }
+func (k keys) lease(name string) string    { return k.prefix + "k:" + escape(name) }
+func (k keys) token(name string) string    { return k.prefix + "kt:" + escape(name) }
+func (k keys) plan() string                { return k.prefix + "plan" }
+func (k keys) schedule(name string) string { return k.prefix + "s:" + escape(name) }
+
+func (k keys) stream(queue string, priority byte) string {
+	return k.prefix + "q:" + string(priority) + ":" + escape(queue)
+}
+
+// Channels carry hints only: everything they say is also found by asking.
+
+func (k keys) control() string             { return k.prefix + "ctl" }
+func (k keys) inbox(awaiter string) string { return k.prefix + "in:" + awaiter }
+func (k keys) released(name string) string { return k.prefix + "free:" + escape(name) }
+
+// ref names a live job together with the way to its stream: priority, queue,
+// mutex and ID. It is the member of the sorted set due, so that promoting a
+// job needs no look at its record before all keys can be declared.
+type ref struct {
+	priority byte
+	queue    string
+	mutex    string
+	id       string
+}
+
+func (r ref) String() string {
+	return string(r.priority) + ":" + escape(r.queue) + ":" + escape(r.mutex) + ":" + r.id
+}
+
+func parseRef(s string) (ref, error) {
+	part := strings.SplitN(s, ":", 4)
+	if len(part) != 4 || len(part[0]) != 1 || part[3] == "" ||
+		strings.IndexByte(string(priorities), part[0][0]) < 0 {
+		return ref{}, fmt.Errorf("malformed reference %q", clip(s, 64))
+	}
+	queue, okQueue := unescape(part[1])
+	mutex, okMutex := unescape(part[2])
+	if !okQueue || !okMutex || queue == "" {
+		return ref{}, fmt.Errorf("malformed reference %q", clip(s, 64))
+	}
+	return ref{priority: part[0][0], queue: queue, mutex: mutex, id: part[3]}, nil
+}
+
+// A member of the sorted set wait is mutex:ticket:priority:queue:id. All scores
+// are 0, so the members are ordered by mutex and then by ticket.
+func parseWaiter(s string) (ref, error) {
+	part := strings.SplitN(s, ":", 5)
+	if len(part) != 5 {
+		return ref{}, fmt.Errorf("malformed waiter %q", clip(s, 64))
+	}
+	return parseRef(part[2] + ":" + part[3] + ":" + part[0] + ":" + part[4])
+}
+
+// escape makes s safe inside a key: no character of it can end the hash tag or
+// separate parts. Everything else stays readable.
+func escape(s string) string {
+	n := 0
+	for i := range len(s) {
+		if special(s[i]) {
+			n++
+		}
+	}
+	if n == 0 {
+		return s
+	}
+	var b strings.Builder
+	b.Grow(len(s) + 2*n)
+	for i := range len(s) {
+		if special(s[i]) {
+			fmt.Fprintf(&b, "%%%02X", s[i])
+		} else {
+			b.WriteByte(s[i])
+		}
+	}
+	return b.String()
+}
+
+func special(c byte) bool {
+	return c <= ' ' || c == 0x7f || c == '%' || c == ':' || c == '{' || c == '}'
+}
+
+func unescape(s string) (string, bool) {
+	if strings.IndexByte(s, '%') < 0 {
+		return s, true
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] != '%' {
+			b.WriteByte(s[i])
+			continue
+		}
+		var c byte
+		if i+2 >= len(s) {
+			return "", false
+		}
+		if _, err := fmt.Sscanf(s[i+1:i+3], "%02X", &c); err != nil {
+			return "", false
+		}
+		b.WriteByte(c)
+		i += 2
+	}
+	return b.String(), true
+}
+
+// hashSegment maps an affinity key to one of n segments.
+func hashSegment(affinity string, n int) int {
+	if n <= 1 {
+		return 0
+	}
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(affinity))
+	return int(h.Sum32() % uint32(n)) //nolint:gosec // n is at most maxSegments
+}
+
+func clip(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return s[:n] + "…"
+}

@@ -1,0 +1,44 @@
+-- cancel ends a job that has not started, or marks one that runs; the worker that runs it is told.
+-- KEYS: record, due, wait, grant, cancels, history of cancelled, stream, claims
+-- ARGV: id, reason, control channel, inbox channel prefix, history TTL, record TTL, ref, waiter prefix, waiter suffix,
+--       name, queue, claims
+-- Returns: state before the call and whether a mutex is to be granted:
+--       '' no such job, s f c x final already, q running and now marked, d w n cancelled (due, waiting, not yet read)
+-- Idempotent: a final job stays as it is; a mark is set once
+-- Memory: works when Redis is out of memory (the first write removes)
+-- include: base mutex claims finish
+local record, due, wait, grant, cancels, history, stream = key(), key(), key(), key(), key(), key(), key()
+local id, reason, channel, inbox, history_ttl, ttl = arg(), arg(), arg(), arg(), arg(), arg()
+local ref, before, after, name, queue = arg(), arg(), arg(), arg(), arg()
+local c = claims()
+local job = call('HMGET', record, 'p', 'c', 'aw', 's', 'a')
+local place = job[1]
+if not place or place == 'v' then return {'', 0} end
+local state, rest = place:sub(1, 1), place:sub(2)
+if state == 's' or state == 'f' or state == 'c' or state == 'x' then return {state, 0} end
+
+if state == 'q' then
+  local pending = try('XPENDING', stream, 'w', rest, rest, 1)
+  if pending[1] then
+    if not job[2] then
+      call('ZREM', due, '')
+      call('HSET', record, 'c', reason)
+      call('HSET', cancels, id, int(now))
+    end
+    call('PUBLISH', channel, 'c ' .. id)
+    return {'q', 0}
+  end
+  call('XDEL', stream, rest)
+  state = 'n'
+elseif state == 'w' then
+  call('ZREM', wait, before .. rest .. after)
+else
+  call('ZREM', due, ref)
+  state = 'd'
+end
+call('HSET', record, 'c', reason)
+local freed = finish({record = record, id = id, name = name, queue = queue, attempt = job[5] or '0', err = reason,
+  state = 'c', history = history, history_ttl = history_ttl, ttl = ttl, inbox = inbox, awaiting = job[3],
+  submitted = job[4], claims = c, wait = wait, grant = grant})
+keep_histories()
+return {state, freed and 1 or 0}

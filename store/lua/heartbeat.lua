@@ -1,0 +1,27 @@
+-- heartbeat extends an instance's lease and tells it what it may have missed.
+-- KEYS: workers, instances, cancels, paused, streams
+-- ARGV: instance, lease in ms, jobs running now, number of streams, then for each stream the entries the instance knows
+-- Returns: now, 1 or 0 = the instance was declared dead, IDs of cancelled jobs, paused queues, live instances,
+--       indexes of streams on which more is pending than the instance knows
+-- Idempotent: it only extends
+-- Memory: works when Redis is out of memory (the first write is ZREM)
+-- include: base
+local workers, instances, cancels, paused = key(), key(), key(), key()
+local instance, lease, running = arg(), arg(), arg()
+local streams = keylist()
+call('ZREM', workers, '')
+local alive = call('ZADD', workers, 'XX', 'CH', int(now + lease), instance)
+if alive == 0 then alive = call('ZSCORE', workers, instance) and 1 or 0 end
+local missed = {}
+if alive == 1 then
+  call('HSET', instances, instance .. ' running', running)
+  for i, stream in ipairs(streams) do
+    local known = tonumber(arg())
+    local pending = try('XPENDING', stream, 'w', '-', '+', known + 1, instance)
+    if pending.err or #pending > known then missed[#missed + 1] = i end
+  end
+end
+return {
+  int(now), alive, call('HKEYS', cancels), call('SMEMBERS', paused),
+  call('ZRANGEBYSCORE', workers, int(now), '+inf', 'LIMIT', 0, 1000), missed,
+}

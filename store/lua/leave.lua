@@ -1,0 +1,26 @@
+-- leave removes an instance and its consumers where nothing is pending. Where something is, the lease is ended
+-- so that others reclaim it at once.
+-- KEYS: workers, instances, streams
+-- ARGV: instance, number of streams
+-- Returns: 1 gone, 0 entries are still pending
+-- Idempotent: by instance
+-- Memory: works when Redis is out of memory
+-- include: base
+local workers, instances = key(), key()
+local instance = arg()
+local pending = false
+for _, stream in ipairs(keylist()) do
+  local first = try('XPENDING', stream, 'w', '-', '+', 1, instance)
+  if first[1] then
+    pending = true
+  elseif not first.err then
+    call('XGROUP', 'DELCONSUMER', stream, 'w', instance)
+  end
+end
+if pending then
+  call('ZADD', workers, 'XX', 0, instance)
+  return 0
+end
+call('ZREM', workers, instance)
+call('HDEL', instances, instance, instance .. ' running')
+return 1

@@ -1,0 +1,65 @@
+-- accept stores one new job. Reads from KEYS: record, claims; from ARGV: id,
+-- spec, index of its stream, start (0 = now, > 0 = at that ms, < 0 = after that
+-- many ms), ref, route for the waiting list, claims, claims to tend. Everything is read and
+-- checked before the first write. Answers
+--   ''        accepted
+--   '='       the same job is already there
+--   '!'       another job has this ID
+--   'u' .. id the unique key is held by job id
+--   'v'       a claim was taken over meanwhile: begin again
+--   'e' .. m  a key has the wrong type
+local sound = {} -- places whose type was checked
+
+local function accept(due, wait, grant, tend, streams)
+  local id, spec, stream, start = arg(), arg(), streams[tonumber(arg())], tonumber(arg())
+  local ref, route, record = arg(), arg(), key()
+  local c = claims()
+  local foreign = {}
+  for i = 1, tonumber(arg()) do foreign[i] = arg() end
+
+  local known = try('HMGET', record, 'j', 'p')
+  if known.err then return 'e' .. known.err end
+  if known[1] then return known[1] == spec and '=' or '!' end
+  if known[2] then return known[2] == 'v' and 'v' or '!' end
+  if c then
+    if c.unique then
+      local holder = try('GET', c.unique)
+      if type(holder) == 'table' and holder.err then return 'e' .. holder.err end
+      if holder and holder ~= id then return 'u' .. holder end
+    end
+    local probe = c.mutex and try('HGET', c.mutex, 'h')
+    if type(probe) == 'table' and probe.err then return 'e' .. probe.err end
+    for _, tag in ipairs(c.tags) do
+      probe = try('SCARD', tag)
+      if type(probe) == 'table' and probe.err then return 'e' .. probe.err end
+    end
+  end
+  local place = start == 0 and stream or due
+  if not sound[place] then
+    local probe = try(start == 0 and 'XLEN' or 'ZCARD', place)
+    if type(probe) == 'table' and probe.err then return 'e' .. probe.err end
+    sound[place] = true
+  end
+
+  call('HSET', record, 'j', spec, 's', int(now))
+  for _, claim in ipairs(foreign) do call('ZADD', tend, int(now + 3600000), claim) end
+  if c then
+    if c.unique then call('SET', c.unique, id) end
+    for _, tag in ipairs(c.tags) do call('SADD', tag, id) end
+  end
+  if start ~= 0 then
+    if start < 0 then start = now - start end
+    call('HSET', record, 'p', 'd')
+    plan(due, ref, start)
+  elseif c and c.mutex then
+    local token = take(c.mutex, wait, c.name, id)
+    if token then
+      dispatch(stream, record, id, spec, 1, 0, 0, token)
+    else
+      enqueue(wait, grant, c.mutex, record, c.name, route)
+    end
+  else
+    dispatch(stream, record, id, spec, 1, 0, 0)
+  end
+  return ''
+end

@@ -1,0 +1,11 @@
+-- Claims are the keys a job holds beside its record: a unique key, a mutex, tag
+-- indexes. claims reads them from KEYS and ARGV; the flags are u, m and t.
+local function claims()
+  local flags = arg()
+  if flags == '' then return nil end
+  local c = {tags = {}}
+  if flags:find('u', 1, true) then c.unique = key(); c.keep = tonumber(arg()) end
+  if flags:find('m', 1, true) then c.mutex = key(); c.name = arg() end
+  if flags:find('t', 1, true) then c.tags = keylist() end
+  return c
+end

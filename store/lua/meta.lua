@@ -1,0 +1,9 @@
+-- meta fixes the number of segments of a namespace at its first start.
+-- KEYS: meta
+-- ARGV: number of segments, format
+-- Returns: the number of segments and the format in force
+-- Idempotent: the first call wins
+-- Memory: refused when Redis is out of memory
+redis.call('HSETNX', KEYS[1], 'segments', ARGV[1])
+redis.call('HSETNX', KEYS[1], 'format', ARGV[2])
+return redis.call('HMGET', KEYS[1], 'segments', 'format')

@@ -1,0 +1,59 @@
+-- promote moves jobs that are due to their streams, and tells what else the segment needs.
+-- KEYS: due, wait, grant, workers, plan, streams, then for each job: record, mutex when it has one
+-- ARGV: number of streams, number of jobs, then for each job: ref, id, index of its stream, mutex name or '', route;
+--       then how many due refs to return
+-- Returns: now, score of the next due job or -1, next tick in plan or -1, oldest lapsed worker or '',
+--       refs that are due, mutexes to grant, refs that cannot be promoted each followed by the reason
+-- Idempotent: a job whose score is above the server's time, or that left due, is passed over
+-- Memory: works when Redis is out of memory (the first write is ZREM)
+-- include: base mutex dispatch
+local due, wait, grant, workers, plan = key(), key(), key(), key(), key()
+local streams = keylist()
+local bad = {}
+
+local function reject(ref, reason)
+  bad[#bad + 1] = ref
+  bad[#bad + 1] = reason
+end
+
+for _ = 1, tonumber(arg()) do
+  local ref, id, stream, name, route = arg(), arg(), streams[tonumber(arg())], arg(), arg()
+  local record, mutex = key(), name ~= '' and key()
+  local score = call('ZSCORE', due, ref)
+  if score and tonumber(score) <= now then
+    local job = try('HMGET', record, 'j', 'a', 'f', 'l')
+    local length = try('XLEN', stream)
+    local held = mutex and try('HGET', mutex, 'h')
+    if job.err then
+      reject(ref, job.err)
+    elseif type(length) == 'table' then
+      reject(ref, length.err)
+    elseif type(held) == 'table' and held.err then
+      reject(ref, held.err)
+    elseif not job[1] then
+      reject(ref, 'the record is gone')
+    else
+      call('ZREM', due, ref)
+      local token = mutex and take(mutex, wait, name, id)
+      if mutex and not token then
+        enqueue(wait, grant, mutex, record, name, route)
+      else
+        dispatch(stream, record, id, job[1], (tonumber(job[2]) or 0) + 1,
+          tonumber(job[3]) or 0, tonumber(job[4]) or 0, token)
+      end
+    end
+  end
+end
+
+local function head(set)
+  local h = call('ZRANGE', set, 0, 0, 'WITHSCORES')
+  return h[2] and int(tonumber(h[2])) or '-1'
+end
+
+local lapsed = call('ZRANGEBYSCORE', workers, '-inf', int(now), 'LIMIT', 0, 1)
+return {
+  int(now), head(due), head(plan), lapsed[1] or '',
+  call('ZRANGEBYSCORE', due, '-inf', int(now), 'LIMIT', 0, tonumber(arg())),
+  call('ZRANGE', grant, 0, 99),
+  bad,
+}

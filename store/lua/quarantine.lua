@@ -1,0 +1,33 @@
+-- quarantine takes what cannot be run out of the way: an entry, a planned or a waiting job whose data is damaged or
+-- foreign. A record that is ours becomes failed; a foreign key is left as it is.
+-- KEYS: record, due, wait, grant, stream, history of failed, events, claims
+-- ARGV: id, token or '', ref or '', waiter or '', reason, inbox channel prefix, history TTL, name, queue, claims
+-- Returns: 1 taken out, 0 it was not there any more; then whether a mutex is to be granted
+-- Idempotent: by the entry, ref or waiter, which leaves its place
+-- Memory: works when Redis is out of memory (the first write removes)
+-- include: base mutex claims finish
+local record, due, wait, grant, stream, history, events = key(), key(), key(), key(), key(), key(), key()
+local id, token, ref, waiter, reason, inbox, ttl, name, queue =
+  arg(), arg(), arg(), arg(), arg(), arg(), arg(), arg(), arg()
+local c = claims()
+local removed = 0
+if token ~= '' then
+  local acked = try('XACK', stream, 'w', token)
+  local gone = try('XDEL', stream, token)
+  if acked == 1 or gone == 1 then removed = 1 end
+end
+if ref ~= '' then removed = removed + call('ZREM', due, ref) end
+if waiter ~= '' then removed = removed + call('ZREM', wait, waiter) end
+if removed == 0 then return {0, 0} end
+local freed = false
+local job = id ~= '' and try('HMGET', record, 'p', 'a', 'aw', 's')
+if job and not job.err and job[1] and job[1]:find('^[drwq]') and (job[1]:sub(1, 1) ~= 'q' or job[1] == 'q' .. token) then
+  call('HSET', record, 'e', reason)
+  freed = finish({record = record, id = id, name = name, queue = queue, attempt = job[2] or '0', err = reason,
+    state = 'f', history = history, history_ttl = ttl, ttl = ttl, inbox = inbox, awaiting = job[3],
+    submitted = job[4], claims = c, wait = wait, grant = grant})
+  keep_histories()
+end
+call('XADD', events, 'MAXLEN', '~', 10000, '*', 't', 'quarantined', 'i', id, 'n', name, 'q', queue, 'a', '0', 'e', reason)
+call('PEXPIRE', events, ttl)
+return {1, freed and 1 or 0}

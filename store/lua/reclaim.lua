@@ -1,0 +1,56 @@
+-- reclaim takes the work of a lapsed instance from it: each pending entry is dispatched anew under a new token, or
+-- the job is final when it was cancelled or has lost too many workers.
+-- KEYS: workers, due, wait, grant, cancels, histories (failed, cancelled), streams, then for each job: record, claims
+-- ARGV: instance, limit of losses, inbox channel prefix, history TTLs (failed, cancelled), number of streams,
+--       number of jobs, then for each job: id, token, index of its stream, name, queue, record TTL in ms or '', claims
+-- Returns: -1 the instance is alive; otherwise one answer for each job (1 dispatched, 2 cancelled, 3 failed, 0 passed
+--       over, -2 the record is damaged or gone), then names of mutexes to grant
+-- Idempotent: by XACK of the token
+-- Memory: works when Redis is out of memory (the first write is XACK)
+-- include: base mutex dispatch claims finish
+local workers, due, wait, grant, cancels = key(), key(), key(), key(), key()
+local history = {f = key(), c = key()}
+local instance, limit, inbox = arg(), tonumber(arg()), arg()
+local ttl = {f = arg(), c = arg()}
+local streams = keylist()
+local lease = call('ZSCORE', workers, instance)
+if lease and tonumber(lease) > now then return -1 end
+local freed = {}
+
+local function reclaim()
+  local id, token, stream, name, queue, record_ttl = arg(), arg(), streams[tonumber(arg())], arg(), arg(), arg()
+  local record = key()
+  local c = claims()
+  local job = try('HMGET', record, 'p', 'j', 'a', 'f', 'l', 'c', 'aw', 's')
+  if try('XACK', stream, 'w', token) ~= 1 then return 0 end
+  call('XDEL', stream, token)
+  if job.err or not job[1] or not job[2] then return -2 end
+  if job[1] ~= 'q' .. token then return 0 end
+
+  local attempt, losses = job[3], (tonumber(job[5]) or 0) + 1
+  call('HSET', record, 'l', losses, 'x' .. attempt,
+    token .. ' l -1 ' .. int(now) .. ' ' .. instance .. ' the worker was lost')
+  local state, err
+  if job[6] then
+    state, err = 'c', job[6]
+    call('HDEL', cancels, id)
+  elseif losses >= limit then
+    state, err = 'f', 'the job lost its worker ' .. losses .. ' times'
+  end
+  if state then
+    if finish({record = record, id = id, name = name, queue = queue, attempt = attempt, err = err, state = state,
+      history = history[state], history_ttl = ttl[state], ttl = record_ttl ~= '' and record_ttl or ttl[state],
+      inbox = inbox, awaiting = job[7], submitted = job[8], claims = c, wait = wait, grant = grant}) then
+      freed[#freed + 1] = c.name
+    end
+    return state == 'c' and 2 or 3
+  end
+  local mutex_token = c and c.mutex and take(c.mutex, wait, c.name, id, true)
+  dispatch(stream, record, id, job[2], attempt + 1, tonumber(job[4]) or 0, losses, mutex_token)
+  return 1
+end
+
+local answers = {}
+for i = 1, tonumber(arg()) do answers[i] = reclaim() end
+keep_histories()
+return {answers, freed}

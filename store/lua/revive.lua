@@ -1,0 +1,33 @@
+-- revive gives a final job that did not succeed a new life: its failures are forgotten and it is due now.
+-- KEYS: record, due, history of its state, events, claims
+-- ARGV: id, ref, control channel, segment, events TTL, name, queue, claims
+-- Returns: 'ok'; '' no such job; 'live' or 'succeeded' when there is nothing to retry; 'u' .. id when another job
+--       holds its unique key
+-- Idempotent: a job that lives is left alone
+-- Memory: refused when Redis is out of memory
+-- include: base plan claims
+local record, due, history, events = key(), key(), key(), key()
+local id, ref, channel, segment, ttl, name, queue = arg(), arg(), arg(), arg(), arg(), arg(), arg()
+local c = claims()
+local place = call('HGET', record, 'p')
+if not place or place == 'v' then return '' end
+local state = place:sub(1, 1)
+if state == 's' then return 'succeeded' end
+if state ~= 'f' and state ~= 'c' and state ~= 'x' then return 'live' end
+if c and c.unique then
+  local holder = call('GET', c.unique)
+  if holder and holder ~= id then return 'u' .. holder end
+end
+call('HSET', record, 'p', 'd')
+call('HDEL', record, 'f', 'l', 'c', 'e', 'r')
+call('PERSIST', record)
+call('XDEL', history, place:sub(2))
+if c then
+  if c.unique then call('SET', c.unique, id) end
+  for _, tag in ipairs(c.tags) do call('SADD', tag, id) end
+end
+plan(due, ref, now)
+call('XADD', events, 'MAXLEN', '~', 10000, '*', 't', 'revived', 'i', id, 'n', name, 'q', queue, 'a', '0', 'e', '')
+call('PEXPIRE', events, ttl)
+wake(due, channel, segment)
+return 'ok'

@@ -1,0 +1,93 @@
+-- settle ends attempts: the job becomes final, is planned again, or goes back to the workers.
+-- KEYS: due, wait, grant, cancels, four histories (succeeded, failed, cancelled, expired), events, streams,
+--       then for each job: record, claims
+-- ARGV: control channel, segment, inbox channel prefix, instance, four history TTLs, number of streams, number of jobs,
+--       then for each job: id, token, index of its stream, outcome, elapsed ms, delay or expiry in ms,
+--       record TTL in ms or '' for the history's, error, result, ref, name, queue, attempt, claims
+--       outcomes: s succeeded, f failed, c cancelled, x expired (delay = expiry), r retry, z snooze, b back to
+--       the workers, u no handler here (planned again after delay, uncharged)
+-- Returns: one answer for each job: 1 settled, 2 settled before by this same call, 3 cancelled instead,
+--       0 fenced: the token is not the current one, -1 not yet expired, -2 the record is damaged or gone;
+--       then names of mutexes to grant
+-- Idempotent: by XACK of the token; the attempt log tells a repetition from a stale attempt
+-- Memory: works when Redis is out of memory (the first write is XACK)
+-- include: base mutex dispatch plan claims finish
+local due, wait, grant, cancels = key(), key(), key(), key()
+local history = {s = key(), f = key(), c = key(), x = key()}
+local events = key()
+local channel, segment, inbox, instance = arg(), arg(), arg(), arg()
+local ttl = {s = arg(), f = arg(), c = arg(), x = arg()}
+local streams = keylist()
+local kept_attempts = 20
+local freed = {}
+
+local function settle()
+  local id, token, stream = arg(), arg(), streams[tonumber(arg())]
+  local outcome, elapsed, delay, record_ttl = arg(), arg(), tonumber(arg()), arg()
+  local err, result, ref, name, queue, attempt = arg(), arg(), arg(), arg(), arg(), arg()
+  local record = key()
+  local c = claims()
+
+  if outcome == 'x' and delay > now then return -1 end
+  local job = try('HMGET', record, 'p', 'c', 'aw', 's', 'f', 'l')
+  local acked = try('XACK', stream, 'w', token)
+  if acked ~= 1 then
+    local log = not job.err and call('HGET', record, 'x' .. attempt)
+    local same = token .. ' ' .. outcome .. ' '
+    if log and log:sub(1, #same) == same then return 2 end
+    return 0
+  end
+  call('XDEL', stream, token)
+  if job.err or not job[1] then return -2 end
+  if job[1] ~= 'q' .. token then return 0 end
+
+  local answer = 1
+  local logged = outcome
+  local cancelled = job[2]
+  if cancelled then
+    call('HDEL', cancels, id)
+    if outcome ~= 's' and outcome ~= 'x' then
+      outcome = 'c'
+      answer = 3
+    end
+  end
+  call('HSET', record, 'x' .. attempt,
+    token .. ' ' .. logged .. ' ' .. elapsed .. ' ' .. int(now) .. ' ' .. instance .. ' ' .. err)
+  if tonumber(attempt) > kept_attempts then call('HDEL', record, 'x' .. int(attempt - kept_attempts)) end
+  if result ~= '' then call('HSET', record, 'r', result) end
+
+  local state = history[outcome]
+  if state then
+    if outcome == 'f' then call('HINCRBY', record, 'f', 1) end
+    if finish({record = record, id = id, name = name, queue = queue, attempt = attempt, err = err,
+      state = outcome, history = state, history_ttl = ttl[outcome], ttl = record_ttl ~= '' and record_ttl or ttl[outcome], inbox = inbox,
+      awaiting = job[3], submitted = job[4], claims = c, wait = wait, grant = grant}) then
+      freed[#freed + 1] = c.name
+    end
+    return answer
+  end
+
+  if outcome == 'b' then
+    local mutex_token = c and c.mutex and take(c.mutex, wait, c.name, id, true)
+    dispatch(stream, record, id, call('HGET', record, 'j'), attempt + 1,
+      tonumber(job[5]) or 0, tonumber(job[6]) or 0, mutex_token)
+    return answer
+  end
+  if outcome == 'r' then
+    call('HSET', record, 'p', 'r')
+    call('HINCRBY', record, 'f', 1)
+    call('XADD', events, 'MAXLEN', '~', 10000, '*', 't', 'retrying', 'i', id, 'n', name, 'q', queue, 'a', attempt, 'e', err)
+    call('PEXPIRE', events, ttl.f)
+  else
+    call('HSET', record, 'p', 'd')
+  end
+  plan(due, ref, now + delay)
+  if c and c.mutex and free(c.mutex, wait, grant, c.name, id) then freed[#freed + 1] = c.name end
+  return answer
+end
+
+local answers = {}
+for i = 1, tonumber(arg()) do answers[i] = settle() end
+wake(due, channel, segment)
+keep_histories()
+return {answers, freed}

@@ -1,0 +1,191 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Tick is what a segment needs next.
+type Tick struct {
+	Now      time.Time
+	NextDue  time.Time // zero: nothing is planned
+	NextTick time.Time // of a schedule; zero: none
+	Lapsed   string    // an instance whose lease has lapsed
+	Promoted int
+}
+
+// promoteBatch is how many jobs one call moves.
+const promoteBatch = 500
+
+// Promote moves every job of a segment that is due to its stream, gives free
+// mutexes to those who wait, and tells what comes next. Jobs that cannot be
+// promoted are quarantined; report hears of each.
+func (s *Store) Promote(ctx context.Context, segment int, report func(id string, err error)) (Tick, error) {
+	k := s.segments[segment]
+	var t Tick
+	var due []string
+	for {
+		var streams streamSet
+		var jobs argList
+		n, gone := 0, 0
+		for _, member := range due {
+			r, err := parseRef(member)
+			if err != nil {
+				gone += s.quarantineRef(ctx, segment, member, err, report)
+				continue
+			}
+			n++
+			jobs.arg(member, r.id, streams.of(k.stream(r.queue, r.priority)), escape(r.mutex), r.route())
+			jobs.key(k.record(r.id))
+			if r.mutex != "" {
+				jobs.key(k.mutex(r.mutex))
+			}
+		}
+		var a argList
+		a.key(k.due(), k.wait(), k.grant(), k.workers(), k.plan())
+		a.key(streams.names...)
+		a.key(jobs.keys...)
+		a.arg(len(streams.names), n)
+		a.arg(jobs.args...)
+		a.arg(promoteBatch)
+		reply, err := s.run(ctx, call{scriptPromote, a.keys, a.args})
+		if err != nil {
+			return t, err
+		}
+		bad := texts(at(reply, 6))
+		for i := 0; i+1 < len(bad); i += 2 {
+			gone += s.quarantineRef(ctx, segment, bad[i], fmt.Errorf("%w: %s", ErrDamaged, bad[i+1]), report)
+		}
+		t.Promoted += n - len(bad)/2
+		t.Now, t.NextDue, t.NextTick = millis(at(reply, 0)), millis(at(reply, 1)), millis(at(reply, 2))
+		t.Lapsed = text(at(reply, 3))
+		for _, name := range texts(at(reply, 5)) {
+			if err := s.grant(ctx, segment, name); err != nil {
+				return t, err
+			}
+		}
+		stuck := len(due) > 0 && n == len(bad)/2 && gone == 0
+		if due = texts(at(reply, 4)); len(due) == 0 {
+			return t, nil
+		}
+		if stuck {
+			return t, fmt.Errorf("promote: %w: %d jobs can be neither promoted nor put aside", ErrDamaged, len(due))
+		}
+	}
+}
+
+// grant gives a free mutex to the job that waits longest. name is escaped, as
+// scripts return it.
+func (s *Store) grant(ctx context.Context, segment int, name string) error {
+	k := s.segments[segment]
+	mutex, ok := unescape(name)
+	if !ok {
+		return fmt.Errorf("mutex %q: %w", clip(name, 64), ErrDamaged)
+	}
+	waiter := ""
+	for {
+		var a argList
+		a.key(k.wait(), k.grant(), k.mutex(mutex))
+		a.arg(name, waiter)
+		var r ref
+		var err error
+		if waiter != "" {
+			if r, err = parseWaiter(waiter); err != nil {
+				s.quarantine(ctx, segment, outcast{waiter: waiter, reason: err})
+				waiter = ""
+				continue
+			}
+			a.key(k.record(r.id), k.stream(r.queue, r.priority))
+		}
+		a.arg(r.id)
+		reply, err := s.run(ctx, call{scriptGrant, a.keys, a.args})
+		if err != nil {
+			return err
+		}
+		answer := text(reply)
+		switch {
+		case answer == "":
+			return nil
+		case answer[0] == 'w':
+			waiter = answer[1:]
+		default:
+			s.quarantine(ctx, segment, outcast{
+				id: r.id, waiter: waiter, queue: r.queue, priority: r.priority,
+				reason: fmt.Errorf("%w: %s", ErrDamaged, answer[1:]),
+			})
+			waiter = ""
+		}
+	}
+}
+
+// outcast is something that cannot be run: where it is and why.
+type outcast struct {
+	id       string
+	entry    string
+	ref      string
+	waiter   string
+	queue    string
+	priority byte
+	stream   string
+	reason   error
+}
+
+// quarantineRef takes a member of due out of the way and returns 1 if it did.
+func (s *Store) quarantineRef(ctx context.Context, segment int, member string, reason error, report func(string, error)) int {
+	o := outcast{ref: member, reason: reason}
+	if r, err := parseRef(member); err == nil {
+		o.id, o.queue, o.priority = r.id, r.queue, r.priority
+	}
+	if !s.quarantine(ctx, segment, o) {
+		return 0
+	}
+	report(o.id, reason)
+	return 1
+}
+
+// Quarantine takes an entry out of the way that cannot be run. It reports
+// whether the entry was still there.
+func (s *Store) Quarantine(ctx context.Context, e *Entry) bool {
+	o := outcast{id: e.ID, entry: e.entry, stream: e.stream, reason: e.Err}
+	if e.Spec != nil {
+		o.queue = e.Spec.Queue
+	}
+	return s.quarantine(ctx, e.Segment, o)
+}
+
+func (s *Store) quarantine(ctx context.Context, segment int, o outcast) bool {
+	k := s.segments[segment]
+	if o.stream == "" {
+		queue, priority := o.queue, o.priority
+		if queue == "" {
+			queue, priority = DefaultQueue, DefaultPriority
+		}
+		o.stream = k.stream(queue, priority)
+	}
+	name := ""
+	spec := &Spec{}
+	if o.id != "" { // its claims, as far as they can be read
+		if data, err := read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) (string, error) {
+			return rdb.HGet(ctx, k.record(o.id), "j").Result()
+		}); err == nil {
+			if decoded, err := decodeSpec([]byte(data)); err == nil {
+				spec, name = s.localSpec(segment, decoded), decoded.Name
+			}
+		}
+	}
+	var a argList
+	a.key(k.record(o.id), k.due(), k.wait(), k.grant(), o.stream, k.history(Failed), k.events())
+	a.arg(o.id, o.entry, o.ref, o.waiter, clip("quarantined: "+o.reason.Error(), maxErrorBytes), s.inboxPrefix(),
+		s.ttl(Failed), name, o.queue)
+	a.claims(k, spec)
+	reply, err := s.run(ctx, call{scriptQuarantine, a.keys, a.args})
+	return err == nil && number(at(reply, 0)) == 1
+}
+
+// Unusable reports whether an entry's error means that it can never run, as
+// opposed to one this release must leave to newer ones.
+func (e *Entry) Unusable() bool { return e.Err != nil && !errors.Is(e.Err, ErrNewer) }

@@ -1,0 +1,195 @@
+package store
+
+import (
+	"context"
+	"crypto/sha1" //nolint:gosec // the name Redis gives a script, not a secret
+	"embed"
+	"encoding/hex"
+	"fmt"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Each transition is one file of lua; fragments they share are in lua/lib and
+// are put in front as the header's include line says.
+//
+//go:embed lua/*.lua lua/lib/*.lua
+var luaFiles embed.FS
+
+// script is a transition as Redis knows it: a text and its digest.
+type script struct {
+	name string
+	text string
+	sha  string
+}
+
+var (
+	scriptMeta         = mustScript("meta")
+	scriptSubmit       = mustScript("submit")
+	scriptPromote      = mustScript("promote")
+	scriptGrant        = mustScript("grant")
+	scriptFetch        = mustScript("fetch")
+	scriptSettle       = mustScript("settle")
+	scriptJoin         = mustScript("join")
+	scriptLeave        = mustScript("leave")
+	scriptHeartbeat    = mustScript("heartbeat")
+	scriptReclaim      = mustScript("reclaim")
+	scriptCancel       = mustScript("cancel")
+	scriptRevive       = mustScript("revive")
+	scriptHurry        = mustScript("hurry")
+	scriptNote         = mustScript("note")
+	scriptAwait        = mustScript("await")
+	scriptForget       = mustScript("forget")
+	scriptQuarantine   = mustScript("quarantine")
+	scriptPause        = mustScript("pause")
+	scriptLeaseAcquire = mustScript("lease_acquire")
+	scriptLeaseRenew   = mustScript("lease_renew")
+	scriptLeaseRelease = mustScript("lease_release")
+	scriptSchedulePut  = mustScript("schedule_put")
+	scriptScheduleDrop = mustScript("schedule_drop")
+	scriptSchedulePark = mustScript("schedule_park")
+	scriptFire         = mustScript("fire")
+	scriptClaim        = mustScript("claim")
+	scriptVoid         = mustScript("void")
+	scriptUnclaim      = mustScript("unclaim")
+)
+
+func mustScript(name string) *script {
+	text, err := assemble(name)
+	if err != nil {
+		panic(err) // an embedded file is wrong; no input can cause it
+	}
+	sum := sha1.Sum([]byte(text)) //nolint:gosec // see the import
+	return &script{name: name, text: text, sha: hex.EncodeToString(sum[:])}
+}
+
+// assemble puts the fragments a script includes in front of it.
+func assemble(name string) (string, error) {
+	body, err := luaFiles.ReadFile("lua/" + name + ".lua")
+	if err != nil {
+		return "", err
+	}
+	var text strings.Builder
+	for line := range strings.Lines(string(body)) {
+		names, ok := strings.CutPrefix(line, "-- include:")
+		if !ok {
+			continue
+		}
+		for _, fragment := range strings.Fields(names) {
+			lib, err := luaFiles.ReadFile("lua/lib/" + fragment + ".lua")
+			if err != nil {
+				return "", fmt.Errorf("script %s: %w", name, err)
+			}
+			text.Write(lib)
+		}
+	}
+	text.Write(body)
+	return text.String(), nil
+}
+
+// call is one run of a script on one segment.
+type call struct {
+	script *script
+	keys   []string
+	args   []any
+}
+
+// eval runs a script by its digest and, when the server does not know it (a
+// restart, a failover, SCRIPT FLUSH), by its text.
+func eval(ctx context.Context, rdb redis.Scripter, c call) (any, error) {
+	reply, err := rdb.EvalSha(ctx, c.script.sha, c.keys, c.args...).Result()
+	if hasReply(err, "NOSCRIPT") {
+		reply, err = rdb.Eval(ctx, c.script.text, c.keys, c.args...).Result()
+	}
+	if err == redis.Nil { //nolint:errorlint // a nil reply is not an error here
+		err = nil
+	}
+	return reply, err
+}
+
+// evalAll runs scripts in one pipeline. In a pipeline NOSCRIPT comes back as
+// the reply of one command while the others are executed, so just those that
+// got it are run again by their text.
+func evalAll(ctx context.Context, rdb redis.UniversalClient, calls []call) ([]any, []error) {
+	replies, errs := make([]any, len(calls)), make([]error, len(calls))
+	if len(calls) == 1 {
+		replies[0], errs[0] = eval(ctx, rdb, calls[0])
+		return replies, errs
+	}
+	cmds := make([]*redis.Cmd, len(calls))
+	_, _ = rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i, c := range calls {
+			cmds[i] = p.EvalSha(ctx, c.script.sha, c.keys, c.args...)
+		}
+		return nil
+	})
+	for i, cmd := range cmds {
+		replies[i], errs[i] = cmd.Result()
+		if hasReply(errs[i], "NOSCRIPT") {
+			replies[i], errs[i] = eval(ctx, rdb, calls[i])
+		}
+		if errs[i] == redis.Nil { //nolint:errorlint // as above
+			errs[i] = nil
+		}
+	}
+	return replies, errs
+}
+
+// argList collects the keys and arguments of one call in the order in which
+// the script's cursors read them.
+type argList struct {
+	keys []string
+	args []any
+}
+
+func (a *argList) key(k ...string) { a.keys = append(a.keys, k...) }
+func (a *argList) arg(v ...any)    { a.args = append(a.args, v...) }
+
+// claims adds the keys a job holds beside its record, as lib/claims reads them.
+func (a *argList) claims(k keys, s *Spec) {
+	flags := ""
+	if s.Unique != "" {
+		flags += "u"
+	}
+	if s.Mutex != "" {
+		flags += "m"
+	}
+	if len(s.Tags) > 0 {
+		flags += "t"
+	}
+	a.arg(flags)
+	if s.Unique != "" {
+		a.key(k.unique(s.Unique))
+		a.arg(s.UniqueFor.Milliseconds())
+	}
+	if s.Mutex != "" {
+		a.key(k.mutex(s.Mutex))
+		a.arg(escape(s.Mutex))
+	}
+	if len(s.Tags) > 0 {
+		a.arg(len(s.Tags))
+		for _, tag := range s.Tags {
+			a.key(k.tag(tag))
+		}
+	}
+}
+
+// streamSet numbers the streams a call declares; scripts refer to them by
+// index, starting at 1.
+type streamSet struct {
+	names []string
+	index map[string]int
+}
+
+func (s *streamSet) of(name string) int {
+	if i, ok := s.index[name]; ok {
+		return i
+	}
+	if s.index == nil {
+		s.index = make(map[string]int)
+	}
+	s.names = append(s.names, name)
+	s.index[name] = len(s.names)
+	return len(s.names)
+}

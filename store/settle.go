@@ -1,0 +1,137 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// Settlement is the end of one attempt.
+type Settlement struct {
+	Entry   *Entry
+	Outcome Outcome
+	Delay   time.Duration // for Retry, Snooze, Decline
+	Elapsed time.Duration
+	Error   string
+	Result  []byte
+}
+
+// maxErrorBytes bounds what is kept of an attempt's error.
+const maxErrorBytes = 2048
+
+// Settle ends attempts. Each settlement has its own error: [ErrFenced] when the
+// token is not the current one, [ErrState] when a job to be expired is not yet
+// due to expire, [ErrDamaged] when its record is gone or unreadable. cancelled
+// tells for which jobs a cancel request overruled the outcome.
+func (s *Store) Settle(ctx context.Context, instance string, batch []Settlement) (cancelled []bool, errs []error) {
+	cancelled, errs = make([]bool, len(batch)), make([]error, len(batch))
+	order := make([]int, len(batch))
+	for i := range order {
+		order[i] = i
+	}
+	var calls []call
+	var parts [][]int
+	var segments []int
+	for segment, items := range bySegment(order, func(i int) int { return batch[i].Entry.Segment }) {
+		for _, part := range chunk(items, func(i int) int { return len(batch[i].Result) + len(batch[i].Error) + 256 }) {
+			calls = append(calls, s.settleCall(segment, instance, batch, part))
+			parts = append(parts, part)
+			segments = append(segments, segment)
+		}
+	}
+	replies, failed := s.runAll(ctx, calls)
+	for c, part := range parts {
+		answers := list(at(replies[c], 0))
+		for j, i := range part {
+			switch {
+			case failed[c] != nil:
+				errs[i] = failed[c]
+			case j >= len(answers):
+				errs[i] = fmt.Errorf("settle: %w: short reply", ErrUncertain)
+			default:
+				cancelled[i], errs[i] = settled(number(answers[j]))
+			}
+		}
+		for _, name := range texts(at(replies[c], 1)) {
+			// Best effort: the name stays in grant until somebody succeeds.
+			_ = s.grant(ctx, segments[c], name)
+		}
+	}
+	return cancelled, errs
+}
+
+func settled(code int64) (cancelled bool, err error) {
+	switch code {
+	case 1, 2:
+		return false, nil
+	case 3:
+		return true, nil
+	case -1:
+		return false, fmt.Errorf("settle: %w: not yet expired", ErrState)
+	case -2:
+		return false, fmt.Errorf("settle: %w: the record is gone", ErrDamaged)
+	}
+	return false, fmt.Errorf("settle: %w", ErrFenced)
+}
+
+func (s *Store) settleCall(segment int, instance string, batch []Settlement, part []int) call {
+	k := s.segments[segment]
+	var streams streamSet
+	var jobs argList
+	for _, i := range part {
+		it := batch[i]
+		e, spec := it.Entry, it.Entry.Spec
+		delay := ceilMillis(it.Delay)
+		if it.Outcome == Expire {
+			delay = spec.ExpiresAt.UnixMilli()
+		}
+		ttl := ""
+		if spec.Retain > 0 {
+			ttl = fmt.Sprint(ceilMillis(spec.Retain))
+		}
+		planned := ""
+		switch it.Outcome {
+		case Retry, Snooze, Decline:
+			planned = ref{spec.Priority, spec.Queue, spec.Mutex, e.ID}.String()
+		}
+		jobs.arg(e.ID, e.entry, streams.of(e.stream), string(it.Outcome), it.Elapsed.Milliseconds(), delay,
+			ttl, clip(it.Error, maxErrorBytes), it.Result, planned, spec.Name, spec.Queue, e.Attempt)
+		jobs.key(k.record(e.ID))
+		jobs.claims(k, s.localSpec(segment, spec))
+	}
+	var a argList
+	a.key(k.due(), k.wait(), k.grant(), k.cancels())
+	for _, state := range FinalStates {
+		a.key(k.history(state))
+	}
+	a.key(k.events())
+	a.key(streams.names...)
+	a.key(jobs.keys...)
+	a.arg(s.control(), segment, s.inboxPrefix(), instance)
+	for _, state := range FinalStates {
+		a.arg(s.ttl(state))
+	}
+	a.arg(len(streams.names), len(part))
+	a.arg(jobs.args...)
+	return call{scriptSettle, a.keys, a.args}
+}
+
+// ttl is how long, in ms, finished jobs of a state are kept.
+func (s *Store) ttl(state State) int64 { return ceilMillis(s.options.Retention[state].Age) }
+
+func (s *Store) inboxPrefix() string { return s.segments[0].inbox("") }
+
+// Note stores the progress or the checkpoint of a running attempt. [ErrFenced]
+// means that the attempt is not the current one.
+func (s *Store) Note(ctx context.Context, e *Entry, progress bool, data []byte) error {
+	field := "k"
+	if progress {
+		field = "g"
+	}
+	k := s.segments[e.Segment]
+	reply, err := s.run(ctx, call{scriptNote, []string{k.record(e.ID)}, []any{e.entry, field, data}})
+	if err == nil && number(reply) != 1 {
+		err = fmt.Errorf("note: %w", ErrFenced)
+	}
+	return err
+}

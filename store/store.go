@@ -1,0 +1,404 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+)
+
+// Segments of a namespace where nothing else is asked for.
+const (
+	defaultSegments        = 1
+	defaultClusterSegments = 16
+)
+
+// formatVersion is raised when an older release could not work on the keys.
+const formatVersion = 1
+
+// Options configure a [Store].
+type Options struct {
+	Namespace string
+	Segments  int // 0 = 1, or 16 on Redis Cluster
+	Retention Retention
+	Logger    *slog.Logger
+	Hooks     []redis.Hook // added to every client the store makes
+}
+
+// Retention bounds what is kept of finished jobs, for each final state.
+type Retention map[State]Bound
+
+// Bound is a limit by age and by count.
+type Bound struct {
+	Age   time.Duration
+	Count int
+}
+
+// Store is a namespace in Redis. It makes its own connections from the options
+// of the caller's client, at the first command, and closes only those. It is
+// safe for concurrent use.
+type Store struct {
+	options  Options
+	source   redis.UniversalClient
+	cluster  bool
+	segments []keys
+	inbox    string
+
+	mu     sync.Mutex
+	rdb    redis.UniversalClient // nil until the first command
+	closed bool
+	opened atomic.Bool // the meta key agrees
+
+	queuesKnown sync.Map // queue -> time it was last announced
+	submits     grouper
+	signals     *signals
+}
+
+// New checks the client and the options. It sends nothing.
+func New(rdb redis.UniversalClient, o Options) (*Store, error) {
+	s := &Store{options: o, source: rdb, inbox: NewID()}
+	switch c := rdb.(type) {
+	case *redis.Client:
+		if c == nil {
+			return nil, errors.New("client: is nil")
+		}
+	case *redis.ClusterClient:
+		if c == nil {
+			return nil, errors.New("client: is nil")
+		}
+		s.cluster = true
+	case nil:
+		return nil, errors.New("client: is nil")
+	default:
+		return nil, fmt.Errorf("client: %T is not supported; use *redis.Client (NewClient, NewFailoverClient) or *redis.ClusterClient", rdb)
+	}
+	n := o.Segments
+	if n == 0 {
+		n = defaultSegments
+		if s.cluster {
+			n = defaultClusterSegments
+		}
+	}
+	if n < 0 || n > maxSegments {
+		return nil, fmt.Errorf("Segments: %d is not between 1 and %d", n, maxSegments)
+	}
+	for i := range n {
+		s.segments = append(s.segments, newKeys(o.Namespace, i))
+	}
+	s.submits.flush = s.submitBatch
+	s.signals = newSignals(s)
+	return s, nil
+}
+
+// Segments returns how many partitions the namespace has.
+func (s *Store) Segments() int { return len(s.segments) }
+
+// Close closes the connections the store made. Commands fail afterwards.
+func (s *Store) Close() error {
+	s.signals.close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	if s.rdb == nil {
+		return nil
+	}
+	return s.rdb.Close()
+}
+
+// client returns the store's own client. Retries are the store's business, for
+// only it knows whether a command may already have been executed.
+func (s *Store) client() (redis.UniversalClient, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil, ErrClosed
+	}
+	if s.rdb == nil {
+		s.rdb = s.dial(0)
+	}
+	return s.rdb, nil
+}
+
+// sentinelConnAge bounds the life of a connection made through Sentinel. Only
+// the caller's client hears of a failover; a copy learns the new primary when it
+// dials, and must not go on writing to the old one.
+const sentinelConnAge = time.Second
+
+// dial makes a client from the source's options; pool 0 keeps its pool size.
+func (s *Store) dial(pool int) redis.UniversalClient {
+	var rdb redis.UniversalClient
+	quiet := &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	switch c := s.source.(type) {
+	case *redis.Client:
+		o := *c.Options()
+		o.MaxRetries = -1
+		o.ContextTimeoutEnabled = true
+		o.MaintNotificationsConfig, o.PushNotificationProcessor = quiet, nil
+		o.MinIdleConns = 0
+		o.ReadTimeout, o.WriteTimeout = keepOff(o.ReadTimeout), keepOff(o.WriteTimeout)
+		if o.Addr == "FailoverClient" {
+			o.ConnMaxLifetime = sentinelConnAge
+		}
+		if pool > 0 {
+			o.PoolSize, o.MaxActiveConns = pool, 0
+		}
+		rdb = redis.NewClient(&o)
+	case *redis.ClusterClient:
+		o := *c.Options()
+		o.ContextTimeoutEnabled = true
+		o.MaintNotificationsConfig = quiet
+		o.MinIdleConns = 0
+		o.ReadTimeout, o.WriteTimeout = keepOff(o.ReadTimeout), keepOff(o.WriteTimeout)
+		o.ReadOnly, o.RouteByLatency, o.RouteRandomly = false, false, false
+		if o.ClusterStateReloadInterval == 0 || o.ClusterStateReloadInterval > clusterReload {
+			o.ClusterStateReloadInterval = clusterReload
+		}
+		if pool > 0 {
+			o.PoolSize, o.MaxActiveConns = pool, 0
+		}
+		rdb = redis.NewClusterClient(&o)
+	}
+	for _, h := range s.options.Hooks {
+		rdb.AddHook(h)
+	}
+	return rdb
+}
+
+// clusterReload is how often a cluster client asks for the slot map. go-redis
+// does not ask when it cannot dial a node that is gone.
+const clusterReload = 2 * time.Second
+
+// keepOff keeps a timeout switched off: options that were read back say 0 for
+// it, which a new client takes for its default.
+func keepOff(d time.Duration) time.Duration {
+	if d == 0 {
+		return -1
+	}
+	return d
+}
+
+// The store tries a command this often while the server refuses or cannot be
+// reached, waiting a little longer each time.
+const (
+	tries     = 4
+	firstWait = 20 * time.Millisecond
+)
+
+// run sends one script and returns its reply. It returns when ctx ends, even
+// when the connection hangs.
+func (s *Store) run(ctx context.Context, c call) (any, error) {
+	if err := s.open(ctx); err != nil {
+		return nil, err
+	}
+	return s.runUnopened(ctx, c)
+}
+
+func (s *Store) runUnopened(ctx context.Context, c call) (any, error) {
+	var reply any
+	err := attempt(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) (any, error) {
+		return eval(ctx, rdb, c)
+	}, func(r any) { reply = r })
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", c.script.name, err)
+	}
+	return reply, nil
+}
+
+// runOnce sends a script that must not be repeated when its reply is lost.
+func (s *Store) runOnce(ctx context.Context, c call) (any, error) {
+	if err := s.open(ctx); err != nil {
+		return nil, err
+	}
+	rdb, err := s.client()
+	if err != nil {
+		return nil, err
+	}
+	reply, _, err := within(ctx, func() (any, error) { return eval(ctx, rdb, c) })
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", c.script.name, classify(err, false))
+	}
+	return reply, nil
+}
+
+// runAll sends several scripts in one pipeline; each has its own error. Only
+// those that got no answer are sent again.
+func (s *Store) runAll(ctx context.Context, calls []call) ([]any, []error) {
+	replies, errs := make([]any, len(calls)), make([]error, len(calls))
+	left := make([]int, len(calls))
+	for i := range left {
+		left[i] = i
+	}
+	type answers struct {
+		replies []any
+		errs    []error
+	}
+	err := s.open(ctx)
+	if err == nil {
+		err = attempt(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) (answers, error) {
+			part := make([]call, len(left))
+			for i, n := range left {
+				part[i] = calls[n]
+			}
+			r, e := evalAll(ctx, rdb, part)
+			return answers{r, e}, worst(e)
+		}, func(got answers) {
+			var again []int
+			for i, n := range left {
+				replies[n], errs[n] = got.replies[i], nil
+				if e := got.errs[i]; e != nil && judge(e) == final {
+					errs[n] = fmt.Errorf("%s: %w", calls[n].script.name, classify(e, false))
+				} else if e != nil {
+					again = append(again, n)
+				}
+			}
+			left = again
+		})
+	}
+	for _, n := range left {
+		errs[n] = fmt.Errorf("%s: %w", calls[n].script.name, err)
+	}
+	return replies, errs
+}
+
+// worst picks the error that asks for another try, if there is one.
+func worst(errs []error) error {
+	for _, err := range errs {
+		if err != nil && judge(err) != final {
+			return err
+		}
+	}
+	return nil
+}
+
+// read runs plain commands that change nothing, or that may be repeated.
+func read[T any](ctx context.Context, s *Store, f func(context.Context, redis.UniversalClient) (T, error)) (T, error) {
+	var out T
+	if err := s.open(ctx); err != nil {
+		return out, err
+	}
+	err := attempt(ctx, s, f, func(v T) { out = v })
+	return out, err
+}
+
+// attempt calls f until it got an answer, tries are used up, or ctx ends. All
+// transitions may be repeated, so an unanswered one is. got receives what each
+// try returned, in the caller's goroutine.
+func attempt[T any](ctx context.Context, s *Store, f func(context.Context, redis.UniversalClient) (T, error), got func(T)) error {
+	rdb, err := s.client()
+	if err != nil {
+		return err
+	}
+	sent := false
+	wait := firstWait
+	for i := 1; ; i++ {
+		if cause := context.Cause(ctx); cause != nil {
+			if sent {
+				return fmt.Errorf("%w: %w", ErrUncertain, cause)
+			}
+			return fmt.Errorf("%w: %w", ErrUnavailable, cause)
+		}
+		v, answered, err := within(ctx, func() (T, error) { return f(ctx, rdb) })
+		if answered {
+			got(v)
+		}
+		if err == nil || errors.Is(err, redis.Nil) {
+			return nil
+		}
+		verdict := judge(err)
+		// A cluster client tries again by itself and does not tell.
+		sent = sent || verdict == unknown || s.cluster && verdict == notSent
+		if verdict == final || i == tries || sleep(ctx, wait) != nil {
+			return classify(err, sent && verdict != final)
+		}
+		wait *= 4
+	}
+}
+
+// within runs f and waits for it or for ctx, whichever ends first: go-redis
+// does not give up a read when its context is cancelled.
+func within[T any](ctx context.Context, f func() (T, error)) (v T, answered bool, err error) {
+	if ctx.Done() == nil {
+		v, err = f()
+		return v, true, err
+	}
+	type result struct {
+		v   T
+		err error
+	}
+	done := make(chan result, 1)
+	go func() { // ends with the command, at the latest by the client's read timeout
+		v, err := f()
+		done <- result{v, err}
+	}()
+	select {
+	case r := <-done:
+		return r.v, true, r.err
+	case <-ctx.Done():
+		return v, false, ctx.Err()
+	}
+}
+
+// open fixes or checks the number of segments, once.
+func (s *Store) open(ctx context.Context) error {
+	if s.opened.Load() {
+		return nil
+	}
+	k := s.segments[0]
+	reply, err := s.runUnopened(ctx, call{scriptMeta, []string{k.meta()}, []any{len(s.segments), formatVersion}})
+	if err != nil {
+		if errors.Is(err, ErrUncertain) { // at most the meta key was written; the caller's command was not
+			return fmt.Errorf("open namespace %q: %w: %s", s.options.Namespace, ErrUnavailable, err)
+		}
+		return fmt.Errorf("open namespace %q: %w", s.options.Namespace, err)
+	}
+	got := texts(reply)
+	if len(got) != 2 || number(got[0]) != int64(len(s.segments)) {
+		return fmt.Errorf("Segments: namespace %q was started with %s segments, this instance asks for %d; "+
+			"set Config.Segments to the same everywhere, it cannot be changed later",
+			s.options.Namespace, first(got), len(s.segments))
+	}
+	if number(got[1]) != formatVersion {
+		return fmt.Errorf("namespace %q has format %s, this release works with %d: %w",
+			s.options.Namespace, got[1], formatVersion, ErrNewer)
+	}
+	s.opened.Store(true)
+	return nil
+}
+
+// NewID returns a fresh ID: a version 7 UUID in 26 characters of base 32, so
+// that IDs made later sort later.
+func NewID() string {
+	id, err := uuid.NewV7()
+	if err != nil {
+		panic(fmt.Sprintf("carillon: no random numbers: %v", err)) // crypto/rand does not fail
+	}
+	return idEncoding.EncodeToString(id[:])
+}
+
+// Now asks Redis for its time.
+func (s *Store) Now(ctx context.Context) (time.Time, error) {
+	return read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) (time.Time, error) {
+		return rdb.Time(ctx).Result()
+	})
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,331 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// One call carries at most this many jobs or about this many bytes, so that no
+// script holds Redis for much longer than a millisecond.
+const (
+	maxBatch      = 500
+	maxBatchBytes = 4 << 20
+)
+
+// queueMemory is how long a process remembers that it announced a queue.
+const queueMemory = 10 * time.Minute
+
+// NewJob is a job to be stored.
+type NewJob struct {
+	ID   string // empty: one is made
+	Spec *Spec
+}
+
+// Receipt tells what became of a submitted job.
+type Receipt struct {
+	ID        string
+	Duplicate bool // the job, or one with the same unique key, was there already; ID is its ID
+}
+
+// Submit stores jobs. Jobs of concurrent calls travel together. Each job has
+// its own error; [ErrConflict] means its ID belongs to a job with other
+// content. The receipt carries the ID even when the outcome is uncertain, so
+// that the caller can submit the same job again.
+func (s *Store) Submit(ctx context.Context, jobs []NewJob) ([]Receipt, []error) {
+	receipts, errs := make([]Receipt, len(jobs)), make([]error, len(jobs))
+	items := make([]*submission, len(jobs))
+	for i, j := range jobs {
+		items[i] = s.newSubmission(j)
+		receipts[i].ID = items[i].id
+	}
+	if err := s.announce(ctx, jobs); err != nil {
+		for i := range errs {
+			errs[i] = err
+		}
+		return receipts, errs
+	}
+	local := make([]*submission, 0, len(items))
+	for _, it := range items {
+		if len(it.foreign) > 0 {
+			s.submitClaimed(ctx, it)
+		} else {
+			local = append(local, it)
+		}
+	}
+	err := s.submits.do(ctx, local)
+	for i, it := range items {
+		if err != nil && len(it.foreign) == 0 {
+			errs[i] = err // it may still be written to
+			continue
+		}
+		receipts[i], errs[i] = it.receipt, it.err
+	}
+	return receipts, errs
+}
+
+// submission is one job on its way.
+type submission struct {
+	id      string
+	made    bool // the ID was made here, so a duplicate is our own repetition
+	spec    *Spec
+	local   *Spec // spec with the claims of its own segment only
+	data    []byte
+	segment int
+	foreign []foreignClaim
+
+	receipt Receipt
+	err     error
+	again   bool // a claim was taken over: begin again
+}
+
+func (s *Store) newSubmission(j NewJob) *submission {
+	it := &submission{id: j.ID, spec: j.Spec, data: encodeSpec(j.Spec)}
+	if it.id == "" {
+		it.made = true
+		it.id = NewID()
+	}
+	s.route(it)
+	it.receipt.ID = it.id
+	return it
+}
+
+// answer turns the script's answer for this job into a receipt or an error.
+func (it *submission) answer(a string) {
+	switch {
+	case a == "":
+	case a == "=":
+		it.receipt.Duplicate = !it.made
+	case a == "!":
+		it.err = fmt.Errorf("%w: %s", ErrConflict, clip(it.id, 64))
+	case a == "v":
+		it.again = true
+		it.err = fmt.Errorf("%w: the ID was given up by a concurrent submission", ErrConflict)
+	case a[0] == 'u':
+		it.receipt = Receipt{ID: a[1:], Duplicate: true}
+	default:
+		it.err = fmt.Errorf("%w: %s", ErrDamaged, strings.TrimPrefix(a, "e"))
+	}
+}
+
+func (it *submission) size() int { return len(it.data) + len(it.id) + 64 }
+
+// submitBatch stores jobs, one script for each segment and chunk.
+func (s *Store) submitBatch(ctx context.Context, batch []*submission) {
+	var calls []call
+	var parts [][]*submission
+	for segment, items := range bySegment(batch, func(it *submission) int { return it.segment }) {
+		for _, part := range chunk(items, (*submission).size) {
+			calls = append(calls, s.submitCall(segment, part))
+			parts = append(parts, part)
+		}
+	}
+	replies, errs := s.runAll(ctx, calls)
+	for i, part := range parts {
+		answers := texts(replies[i])
+		for j, it := range part {
+			switch {
+			case errs[i] != nil:
+				it.err = errs[i]
+			case j < len(answers):
+				it.answer(answers[j])
+			default:
+				it.err = fmt.Errorf("submit: %w: short reply", ErrUncertain)
+			}
+		}
+	}
+}
+
+func (s *Store) submitCall(segment int, items []*submission) call {
+	k := s.segments[segment]
+	var streams streamSet
+	var jobs argList
+	for _, it := range items {
+		jobs.accept(k, it, &streams)
+	}
+	var a argList
+	a.key(k.due(), k.wait(), k.grant(), k.tend())
+	a.key(streams.names...)
+	a.arg(s.control(), segment, len(streams.names), len(items))
+	a.key(jobs.keys...)
+	a.arg(jobs.args...)
+	return call{scriptSubmit, a.keys, a.args}
+}
+
+// accept adds one job as lib/accept reads it.
+func (a *argList) accept(k keys, it *submission, streams *streamSet) {
+	spec := it.spec
+	r := ref{spec.Priority, spec.Queue, spec.Mutex, it.id}
+	start := int64(0)
+	if !spec.RunAt.IsZero() {
+		start = max(spec.RunAt.UnixMilli(), 1)
+	} else if spec.Delay > 0 {
+		start = -ceilMillis(spec.Delay)
+	}
+	a.arg(it.id, it.data, streams.of(k.stream(spec.Queue, spec.Priority)), start)
+	if start == 0 && spec.Mutex == "" {
+		a.arg("", "")
+	} else {
+		a.arg(r.String(), r.route())
+	}
+	a.key(k.record(it.id))
+	a.claims(k, it.local)
+	a.tend(it)
+}
+
+// route is the end of a waiting list's member: priority, queue and ID.
+func (r ref) route() string { return string(r.priority) + ":" + escape(r.queue) + ":" + r.id }
+
+// announce adds queues to the namespace's list, which is how Counts and the
+// reaper know them. A process does so once in a while for each queue.
+func (s *Store) announce(ctx context.Context, jobs []NewJob) error {
+	var fresh []any
+	for _, j := range jobs {
+		last, ok := s.queuesKnown.Load(j.Spec.Queue)
+		if ok && time.Since(last.(time.Time)) < queueMemory {
+			continue
+		}
+		if !slices.Contains(fresh, any(j.Spec.Queue)) {
+			fresh = append(fresh, j.Spec.Queue)
+		}
+	}
+	if len(fresh) == 0 {
+		return nil
+	}
+	_, err := read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) (int64, error) {
+		return rdb.SAdd(ctx, s.segments[0].queues(), fresh...).Result()
+	})
+	if err != nil {
+		return fmt.Errorf("announce queue: %w: %s", ErrUnavailable, err) // the jobs themselves were not sent
+	}
+	for _, q := range fresh {
+		s.queuesKnown.Store(q, time.Now())
+	}
+	return nil
+}
+
+// grouper lets concurrent callers share round trips: while one call is in
+// flight, the jobs that arrive form the next batch. It has no goroutine while
+// nobody submits.
+type grouper struct {
+	flush func(context.Context, []*submission)
+
+	mu      sync.Mutex
+	waiting []*handIn
+	flying  bool
+}
+
+// handIn is what one caller brought.
+type handIn struct {
+	items []*submission
+	taken bool
+	done  chan struct{}
+}
+
+// flushTimeout bounds a shared round trip, which must not depend on the
+// context of any one caller.
+const flushTimeout = 15 * time.Second
+
+// do hands items in and waits for their outcome. When ctx ends first it returns
+// an error: items that were not yet sent are withdrawn and surely not
+// submitted; the others still belong to the flight.
+func (g *grouper) do(ctx context.Context, items []*submission) error {
+	if len(items) == 0 {
+		return nil
+	}
+	mine := &handIn{items: items, done: make(chan struct{})}
+	g.mu.Lock()
+	g.waiting = append(g.waiting, mine)
+	if !g.flying {
+		g.flying = true
+		go g.fly() // ends when nothing waits
+	}
+	g.mu.Unlock()
+	select {
+	case <-mine.done:
+		return nil
+	case <-ctx.Done():
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !mine.taken {
+		g.waiting = slices.DeleteFunc(g.waiting, func(w *handIn) bool { return w == mine })
+		return fmt.Errorf("submit: %w: %w", ErrUnavailable, context.Cause(ctx))
+	}
+	select {
+	case <-mine.done: // it ended in the same moment
+		return nil
+	default:
+		return fmt.Errorf("submit: %w: %w", ErrUncertain, context.Cause(ctx))
+	}
+}
+
+func (g *grouper) fly() {
+	for {
+		g.mu.Lock()
+		var batch []*submission
+		var groups []*handIn
+		size := 0
+		for _, w := range g.waiting {
+			if len(batch) > 0 && (len(batch)+len(w.items) > maxBatch || size > maxBatchBytes) {
+				break
+			}
+			for _, it := range w.items {
+				size += it.size()
+			}
+			w.taken = true
+			groups = append(groups, w)
+			batch = append(batch, w.items...)
+		}
+		g.waiting = g.waiting[len(groups):]
+		if len(groups) == 0 {
+			g.flying = false
+			g.mu.Unlock()
+			return
+		}
+		g.mu.Unlock()
+		ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
+		g.flush(ctx, batch)
+		cancel()
+		for _, w := range groups {
+			close(w.done)
+		}
+	}
+}
+
+// bySegment splits items by their segment, keeping their order.
+func bySegment[T any](items []T, segment func(T) int) map[int][]T {
+	parts := make(map[int][]T)
+	for _, it := range items {
+		parts[segment(it)] = append(parts[segment(it)], it)
+	}
+	return parts
+}
+
+// chunk splits items so that each part respects the limits of one call.
+func chunk[T any](items []T, size func(T) int) [][]T {
+	var parts [][]T
+	from, bytes := 0, 0
+	for i, it := range items {
+		if i > from && (i-from >= maxBatch || bytes+size(it) > maxBatchBytes) {
+			parts = append(parts, items[from:i])
+			from, bytes = i, 0
+		}
+		bytes += size(it)
+	}
+	if from < len(items) {
+		parts = append(parts, items[from:])
+	}
+	return parts
+}
+
+func ceilMillis(d time.Duration) int64 {
+	return int64((d + time.Millisecond - 1) / time.Millisecond)
+}
+
+func (s *Store) control() string { return s.segments[0].control() }

@@ -1,0 +1,422 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Entry is a dispatch that a worker received: one attempt.
+type Entry struct {
+	ID       string
+	Spec     *Spec
+	Segment  int
+	Attempt  int
+	Failures int
+	Losses   int
+	Token    uint64
+	Mutex    uint64 // token of the mutex, when the job has one
+	Err      error  // the entry or its record cannot be used: ErrNewer, ErrDamaged, ErrNotFound
+
+	entry  string // ID in the stream
+	stream string
+}
+
+// Key identifies the entry among all of an instance.
+func (e *Entry) Key() string { return e.stream + " " + e.entry }
+
+// Join registers an instance in every segment and creates the consumer groups
+// of the queues it reads.
+func (s *Store) Join(ctx context.Context, instance string, lease time.Duration, description []byte, queues []string) error {
+	jobs := make([]NewJob, len(queues))
+	for i, q := range queues {
+		jobs[i].Spec = &Spec{Queue: q}
+	}
+	if err := s.announce(ctx, jobs); err != nil {
+		return err
+	}
+	calls := make([]call, len(s.segments))
+	for i, k := range s.segments {
+		var a argList
+		streams := k.streams(queues)
+		a.key(k.workers(), k.instances())
+		a.key(streams...)
+		a.arg(instance, lease.Milliseconds(), description, len(streams))
+		calls[i] = call{scriptJoin, a.keys, a.args}
+	}
+	_, errs := s.runAll(ctx, calls)
+	return errors.Join(errs...)
+}
+
+// Leave takes an instance out of every segment. What is still pending for it is
+// reclaimed by others at once.
+func (s *Store) Leave(ctx context.Context, instance string, queues []string) error {
+	calls := make([]call, len(s.segments))
+	for i := range s.segments {
+		calls[i] = s.leaveCall(i, instance, queues)
+	}
+	_, errs := s.runAll(ctx, calls)
+	return errors.Join(errs...)
+}
+
+func (s *Store) leaveCall(segment int, instance string, queues []string) call {
+	k := s.segments[segment]
+	var a argList
+	streams := k.streams(queues)
+	a.key(k.workers(), k.instances())
+	a.key(streams...)
+	a.arg(instance, len(streams))
+	return call{scriptLeave, a.keys, a.args}
+}
+
+// streams lists the streams of queues in the order in which they are read.
+func (k keys) streams(queues []string) []string {
+	var names []string
+	for _, p := range priorities {
+		for _, q := range queues {
+			names = append(names, k.stream(q, p))
+		}
+	}
+	return names
+}
+
+// Pulse is what a heartbeat told.
+type Pulse struct {
+	Now       time.Time
+	Dead      bool     // at least one segment had declared the instance dead
+	Cancelled []string // IDs of jobs with a cancel request, anywhere
+	Paused    []string // queues
+	Live      []string // instances with a lease
+	Missed    bool     // more is pending for the instance than it knows
+}
+
+// Heartbeat extends an instance's leases. known counts the entries it holds, by
+// stream.
+func (s *Store) Heartbeat(ctx context.Context, instance string, lease time.Duration, queues []string, running int, known map[string]int) (Pulse, error) {
+	calls := make([]call, len(s.segments))
+	for i, k := range s.segments {
+		var a argList
+		streams := k.streams(queues)
+		a.key(k.workers(), k.instances(), k.cancels(), k.paused())
+		a.key(streams...)
+		a.arg(instance, lease.Milliseconds(), running, len(streams))
+		for _, stream := range streams {
+			a.arg(known[stream])
+		}
+		calls[i] = call{scriptHeartbeat, a.keys, a.args}
+	}
+	replies, errs := s.runAll(ctx, calls)
+	var p Pulse
+	for i, r := range replies {
+		if errs[i] != nil {
+			continue
+		}
+		p.Dead = p.Dead || number(at(r, 1)) == 0
+		p.Cancelled = append(p.Cancelled, texts(at(r, 2))...)
+		p.Missed = p.Missed || len(list(at(r, 5))) > 0
+		if i == 0 {
+			p.Now = millis(at(r, 0))
+			p.Paused = texts(at(r, 3))
+			p.Live = texts(at(r, 4))
+		}
+	}
+	return p, errors.Join(errs...)
+}
+
+// KnownBy counts entries by stream, for [Store.Heartbeat].
+func KnownBy(entries []*Entry) map[string]int {
+	known := make(map[string]int)
+	for _, e := range entries {
+		known[e.stream]++
+	}
+	return known
+}
+
+// Reader takes the entries of one queue for an instance, from some segments
+// that can be read in one command. Its blocking reads have a connection of
+// their own. It is for one goroutine, except Close.
+type Reader struct {
+	store    *Store
+	instance string
+	segments []int
+	streams  []string
+	of       []int // segment of each stream
+	turn     int   // rotates who is served first
+	block    time.Duration
+
+	mu     sync.Mutex
+	rdb    redis.UniversalClient
+	closed bool
+}
+
+// Readers makes the readers of a queue: one, or on Redis Cluster one a segment.
+func (s *Store) Readers(instance, queue string, block time.Duration) []*Reader {
+	var sets [][]int
+	if s.cluster {
+		for i := range s.segments {
+			sets = append(sets, []int{i})
+		}
+	} else {
+		all := make([]int, len(s.segments))
+		for i := range all {
+			all[i] = i
+		}
+		sets = append(sets, all)
+	}
+	readers := make([]*Reader, len(sets))
+	for i, set := range sets {
+		r := &Reader{store: s, instance: instance, segments: set, block: block}
+		for _, p := range priorities {
+			for _, segment := range set {
+				r.streams = append(r.streams, s.segments[segment].stream(queue, p))
+				r.of = append(r.of, segment)
+			}
+		}
+		r.rdb = s.dial(1)
+		readers[i] = r
+	}
+	return readers
+}
+
+// Close interrupts a blocked read. Entries that Redis delivered meanwhile stay
+// pending for the instance; [Reader.Pending] finds them.
+func (r *Reader) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil
+	}
+	r.closed = true
+	return r.rdb.Close()
+}
+
+// Fetch takes up to n entries without waiting: a share for low priorities
+// first, then by priority.
+func (r *Reader) Fetch(ctx context.Context, n, share int) ([]*Entry, error) {
+	var a argList
+	a.arg(r.instance, n, share, len(r.streams))
+	a.key(r.rotated()...)
+	order := r.shareOrder()
+	for _, i := range order {
+		a.arg(i + 1)
+	}
+	reply, err := r.store.runOnce(ctx, call{scriptFetch, a.keys, a.args})
+	if err != nil {
+		return nil, err
+	}
+	var entries []*Entry
+	got := list(reply)
+	for i := 1; i+1 < len(got); i += 2 {
+		index := int(number(got[i])) - 1
+		if index < 0 || index >= len(a.keys) {
+			continue
+		}
+		for _, raw := range list(got[i+1]) {
+			pairs := texts(at(raw, 1))
+			values := make(map[string]string, len(pairs)/2)
+			for j := 0; j+1 < len(pairs); j += 2 {
+				values[pairs[j]] = pairs[j+1]
+			}
+			entries = append(entries, r.decode(a.keys[index], text(at(raw, 0)), values))
+		}
+	}
+	r.turn++
+	return entries, r.store.complete(ctx, entries)
+}
+
+// rotated gives the streams by priority, and within a priority another segment
+// first each time.
+func (r *Reader) rotated() []string {
+	n := len(r.segments)
+	out := make([]string, 0, len(r.streams))
+	for p := 0; p < len(r.streams); p += n {
+		for i := range n {
+			out = append(out, r.streams[p+(i+r.turn)%n])
+		}
+	}
+	return out
+}
+
+// shareOrder serves the share to the low, normal and high priorities in turn.
+func (r *Reader) shareOrder() []int {
+	n := len(r.segments)
+	lanes := []int{3, 2, 1}
+	order := make([]int, 0, len(r.streams))
+	for i := range lanes {
+		lane := lanes[(i+r.turn)%len(lanes)]
+		for j := range n {
+			order = append(order, lane*n+j)
+		}
+	}
+	for j := range n {
+		order = append(order, j)
+	}
+	return order
+}
+
+// Wait blocks until entries arrive, at most for the reader's block time, and takes
+// them: up to n from one stream. After a while without any it returns nothing.
+func (r *Reader) Wait(ctx context.Context, n int) ([]*Entry, error) {
+	ids := make([]string, len(r.streams))
+	for i := range ids {
+		ids[i] = ">"
+	}
+	return r.xread(ctx, ids, max(1, n/len(r.streams)), r.block)
+}
+
+// Pending returns what Redis holds as delivered to the instance: entries whose
+// reply was lost are among them.
+func (r *Reader) Pending(ctx context.Context) ([]*Entry, error) {
+	ids := make([]string, len(r.streams))
+	for i := range ids {
+		ids[i] = "0"
+	}
+	return r.xread(ctx, ids, 10_000, -1)
+}
+
+func (r *Reader) xread(ctx context.Context, ids []string, count int, block time.Duration) ([]*Entry, error) {
+	rdb := r.rdb
+	if block < 0 { // not for a connection that may be blocked or closed
+		var err error
+		if rdb, err = r.store.client(); err != nil {
+			return nil, err
+		}
+	}
+	reply, err := rdb.XReadGroup(ctx, &redis.XReadGroupArgs{
+		Group: group, Consumer: r.instance, Streams: append(append([]string{}, r.streams...), ids...),
+		Count: int64(count), Block: block,
+	}).Result()
+	if err != nil {
+		if errors.Is(err, redis.Nil) {
+			return nil, nil
+		}
+		return nil, fmt.Errorf("read: %w", err)
+	}
+	var entries []*Entry
+	for _, stream := range reply {
+		for _, m := range stream.Messages {
+			values := make(map[string]string, len(m.Values))
+			for name, v := range m.Values {
+				values[name] = text(v)
+			}
+			entries = append(entries, r.decode(stream.Stream, m.ID, values))
+		}
+	}
+	return entries, r.store.complete(ctx, entries)
+}
+
+// decode reads an entry of a stream. What cannot be read is returned with Err,
+// for the worker to put aside.
+func (r *Reader) decode(stream, id string, values map[string]string) *Entry {
+	segment := 0
+	for i, name := range r.streams {
+		if name == stream {
+			segment = r.of[i]
+		}
+	}
+	return decodeEntry(segment, stream, id, values)
+}
+
+func decodeEntry(segment int, stream, id string, values map[string]string) *Entry {
+	e := &Entry{ID: values["i"], Segment: segment, entry: id, stream: stream}
+	if e.Token, e.Err = Token(id); e.Err != nil {
+		return e
+	}
+	if len(values) == 0 {
+		e.Err = fmt.Errorf("the entry was deleted: %w", ErrNotFound)
+		return e
+	}
+	count := strings.Split(values["a"], "/")
+	for i, n := range []*int{&e.Attempt, &e.Failures, &e.Losses} {
+		if i >= len(count) {
+			break
+		}
+		v, err := strconv.Atoi(count[i])
+		if err != nil || v < 0 {
+			e.Err = fmt.Errorf("entry: attempt %q: %w", clip(values["a"], 40), ErrDamaged)
+			return e
+		}
+		*n = v
+	}
+	if e.ID == "" || e.Attempt == 0 {
+		e.Err = fmt.Errorf("entry without a job: %w", ErrDamaged)
+		return e
+	}
+	if m := values["m"]; m != "" {
+		v, err := strconv.ParseUint(m, 10, 63)
+		if err != nil {
+			e.Err = fmt.Errorf("entry: mutex token: %w", ErrDamaged)
+			return e
+		}
+		e.Mutex = v
+	}
+	if data := values["j"]; data != "" {
+		e.setSpec([]byte(data))
+	}
+	return e
+}
+
+func (e *Entry) setSpec(data []byte) {
+	spec, err := decodeSpec(data)
+	switch {
+	case errors.Is(err, ErrNewer):
+		e.Spec, e.Err = spec, err
+	case err != nil:
+		e.Err = fmt.Errorf("%w: %w", ErrDamaged, err)
+	default:
+		e.Spec = spec
+	}
+}
+
+// complete reads the specs that were too large for their entries.
+func (s *Store) complete(ctx context.Context, entries []*Entry) error {
+	var large []*Entry
+	for _, e := range entries {
+		if e.Spec == nil && e.Err == nil {
+			large = append(large, e)
+		}
+	}
+	if len(large) == 0 {
+		return nil
+	}
+	specs, err := read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) ([]*redis.StringCmd, error) {
+		cmds := make([]*redis.StringCmd, len(large))
+		_, err := rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+			for i, e := range large {
+				cmds[i] = p.HGet(ctx, s.segments[e.Segment].record(e.ID), "j")
+			}
+			return nil
+		})
+		if err != nil && judge(err) != final {
+			return nil, err
+		}
+		return cmds, nil
+	})
+	if err != nil {
+		return err // the entries stay pending and are found there
+	}
+	for i, e := range large {
+		data, err := specs[i].Bytes()
+		switch {
+		case errors.Is(err, redis.Nil):
+			e.Err = fmt.Errorf("the record is gone: %w", ErrNotFound)
+		case err != nil:
+			e.Err = fmt.Errorf("%w: %w", ErrDamaged, err)
+		default:
+			e.setSpec(data)
+		}
+	}
+	return nil
+}
+
+// GroupGone reports whether a read failed because its stream or group is gone.
+func GroupGone(err error) bool { return hasReply(err, "NOGROUP") || hasReply(err, "UNBLOCKED") }
+
+// Interrupted reports whether a read failed because its connection was closed.
+func Interrupted(err error) bool { return errors.Is(err, redis.ErrClosed) }

@@ -1,0 +1,401 @@
+package carillon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/carillon-go/carillon/store"
+)
+
+// fetchLimit bounds how many entries one read takes.
+const fetchLimit = 256
+
+// shareOf is which part of the starts is kept for low priorities: one in eight.
+const shareOf = 8
+
+// backlogLimit stops reading while so many outcomes wait to be recorded.
+const backlogLimit = 4096
+
+// reader takes the jobs of one queue, as many as there are free slots.
+type reader struct {
+	instance *instance
+	queue    string
+	pool     *pool
+	source   *store.Reader
+	credit   int         // eighths of starts that the low priorities may claim
+	doubt    atomic.Bool // something may be pending that this process does not know
+}
+
+// run reads until reading ends.
+func (r *reader) run() {
+	in := r.instance
+	ctx := in.reading
+	failures := 0
+	for r.pool.ready(ctx) && in.settler.ready(ctx) {
+		entries, err := r.read(ctx)
+		if ctx.Err() != nil {
+			return // what was delivered is pending and released by the shutdown
+		}
+		if err != nil {
+			failures++
+			r.recover(ctx, err, failures)
+			continue
+		}
+		failures = 0
+		r.start(entries)
+	}
+}
+
+// read takes entries: at once if there are any, otherwise it waits for the
+// first ones.
+func (r *reader) read(ctx context.Context) ([]*store.Entry, error) {
+	if r.doubt.Swap(false) {
+		if err := r.adopt(ctx); err != nil {
+			r.doubt.Store(true)
+			return nil, err
+		}
+	}
+	n := min(r.pool.free(), fetchLimit)
+	if n == 0 {
+		return nil, nil
+	}
+	r.credit += n
+	share := min(r.credit/shareOf, n)
+	entries, err := r.source.Fetch(ctx, n, share)
+	if err != nil || len(entries) > 0 {
+		r.credit -= share * shareOf
+		return entries, err
+	}
+	r.credit = 0
+	for {
+		n := min(r.pool.free(), fetchLimit)
+		if n == 0 || r.pool.isPaused() || r.doubt.Load() || ctx.Err() != nil {
+			return nil, nil
+		}
+		entries, err := r.source.Wait(ctx, n)
+		if err != nil || len(entries) > 0 {
+			return entries, err
+		}
+	}
+}
+
+// start runs entries for which there is a slot and gives the others back.
+func (r *reader) start(entries []*store.Entry) {
+	in := r.instance
+	for _, e := range entries {
+		if !in.running.add(e) {
+			continue // taken up before
+		}
+		if in.stopping.Load() || !r.pool.take() {
+			in.release(e)
+			continue
+		}
+		go in.execute(e, r.pool) // ends with its handler; in.running joins it
+	}
+}
+
+// recover waits after a failed read. A reply may be lost after Redis delivered,
+// and a group may be gone with the data of the server.
+func (r *reader) recover(ctx context.Context, err error, failures int) {
+	in := r.instance
+	r.doubt.Store(true)
+	if store.GroupGone(err) {
+		if err := in.join(ctx); err == nil {
+			in.log.Warn("carillon: the server had lost its streams; they were made again", "queue", r.queue)
+			return
+		}
+	}
+	if failures == 1 && !store.Interrupted(err) {
+		in.log.Warn("carillon: reading failed, trying again", "queue", r.queue, "error", err)
+	}
+	pause(ctx, backoff(failures))
+}
+
+// adopt takes up entries that Redis holds as delivered to this instance but of
+// which it does not know.
+func (r *reader) adopt(ctx context.Context) error {
+	entries, err := r.source.Pending(ctx)
+	if err == nil {
+		r.start(entries)
+	}
+	return err
+}
+
+// release gives an entry back to the others, uncharged.
+func (in *instance) release(e *store.Entry) {
+	if e.Unusable() {
+		in.refuse(e)
+		return
+	}
+	in.settler.put(store.Settlement{Entry: e, Outcome: store.Release})
+}
+
+// refuse puts an entry aside that cannot be run anywhere.
+func (in *instance) refuse(e *store.Entry) {
+	defer in.running.remove(e)
+	ctx, cancel := context.WithTimeout(in.keeping, settleGrace)
+	defer cancel()
+	if in.store.Quarantine(ctx, e) && in.warned.first("quarantine "+e.ID) {
+		in.log.Error("carillon: an entry was put in quarantine", "job", e.ID, "error", e.Err)
+	}
+}
+
+// declineLimit is the longest time after which a job without handler here is
+// offered again.
+const declineLimit = 15 * time.Second
+
+// execute runs one attempt and hands its outcome to the settler.
+func (in *instance) execute(e *store.Entry, p *pool) {
+	defer p.give()
+	if e.Unusable() {
+		in.refuse(e)
+		return
+	}
+	reg, ok := in.handlers[e.Spec.Name]
+	if !ok || e.Err != nil {
+		if in.warned.first("decline " + e.Spec.Name) {
+			in.log.Warn("carillon: this instance cannot run a job and leaves it to others", "name", e.Spec.Name, "queue", e.Spec.Queue, "error", e.Err)
+		}
+		in.settler.put(store.Settlement{
+			Entry: e, Outcome: store.Decline, Delay: min(250*time.Millisecond<<min(e.Attempt-1, 10), declineLimit),
+		})
+		return
+	}
+	if !e.Spec.ExpiresAt.IsZero() && in.expire(e) {
+		return
+	}
+
+	ctx, cancel := context.WithCancelCause(in.jobs)
+	defer cancel(nil)
+	if limit := in.timeout(e.Spec, reg); limit > 0 {
+		var done context.CancelFunc
+		ctx, done = context.WithTimeoutCause(ctx, limit, ErrTimeout)
+		defer done()
+	}
+	x := in.execution(e)
+	ctx = context.WithValue(ctx, executionKey{}, x)
+	if !in.running.begin(e, cancel) {
+		cancel(ErrCancelled) // it was cancelled before it began
+	}
+	begun := time.Now()
+	var err error
+	returned := false
+	defer func() {
+		// Also reached by runtime.Goexit in the handler.
+		if !returned && err == nil {
+			err = errors.New("the handler ended its goroutine")
+		}
+		in.settle(ctx, e, x, reg, time.Since(begun), err)
+	}()
+	func() {
+		defer func() {
+			if v := recover(); v != nil {
+				err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
+			}
+		}()
+		err = reg.handler.ServeJob(ctx, x)
+	}()
+	returned = true
+}
+
+func (in *instance) execution(e *store.Entry) *Execution {
+	s := e.Spec
+	return &Execution{
+		ID: e.ID, Name: s.Name, Queue: s.Queue, Args: s.Args, Headers: s.Headers, Tags: s.Tags,
+		Attempt: e.Attempt, Failures: e.Failures, Losses: e.Losses, Token: e.Token, MutexToken: e.Mutex,
+		Schedule: s.Schedule, Tick: s.Tick,
+		Logger: in.log.With("job", e.ID, "name", s.Name, "attempt", e.Attempt),
+		entry:  e, scheduler: in.scheduler,
+	}
+}
+
+func (in *instance) timeout(s *store.Spec, reg registration) time.Duration {
+	switch {
+	case s.Timeout > 0:
+		return s.Timeout
+	case reg.config.Timeout > 0:
+		return reg.config.Timeout
+	}
+	return in.config.Timeout
+}
+
+// expire settles a job whose time has passed. Redis has the last word.
+func (in *instance) expire(e *store.Entry) bool {
+	if in.clock.until(e.Spec.ExpiresAt) > time.Second {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(in.keeping, settleGrace)
+	defer cancel()
+	_, errs := in.store.Settle(ctx, in.id, []store.Settlement{{Entry: e, Outcome: store.Expire, Error: "not started in time"}})
+	if errs[0] == nil || errors.Is(errs[0], ErrFenced) {
+		in.running.remove(e)
+		return true
+	}
+	return false
+}
+
+// settle decides what follows from an attempt's end.
+func (in *instance) settle(ctx context.Context, e *store.Entry, x *Execution, reg registration, elapsed time.Duration, err error) {
+	s := store.Settlement{Entry: e, Elapsed: elapsed}
+	if err == nil {
+		s.Outcome, s.Result = store.Succeed, x.result
+		in.settler.put(s)
+		return
+	}
+	cause := context.Cause(ctx)
+	if errors.Is(cause, ErrTimeout) && errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("%w after %v", ErrTimeout, in.timeout(e.Spec, reg))
+	}
+	s.Error = err.Error()
+	var steer *steered
+	_ = errors.As(err, &steer)
+	switch {
+	case errors.Is(cause, ErrCancelled):
+		s.Outcome = store.Cancel
+	case errors.Is(cause, ErrShutdown), errors.Is(cause, ErrLeaseLost):
+		s.Outcome = store.Release
+	case steer != nil && steer.snooze:
+		s.Outcome, s.Delay = store.Snooze, steer.after
+	case steer != nil && steer.permanent:
+		s.Outcome = store.Fail
+	default:
+		policy := in.policy(e.Spec, reg)
+		if e.Failures+1 >= policy.attempts() {
+			s.Outcome = store.Fail
+			break
+		}
+		s.Outcome = store.Retry
+		if steer != nil && steer.hasAfter {
+			s.Delay = steer.after
+		} else {
+			s.Delay = in.delay(policy, e.Failures+1, err)
+		}
+	}
+	if s.Outcome == store.Fail {
+		x.Logger.Error("carillon: job failed for good", "error", err)
+	} else {
+		x.Logger.Info("carillon: attempt ended", "outcome", string(outcomes[s.Outcome]), "delay", s.Delay, "error", err)
+	}
+	in.settler.put(s)
+}
+
+// policy finds the retry policy: the job's, the handler's, the scheduler's.
+func (in *instance) policy(s *store.Spec, reg registration) *Retry {
+	switch {
+	case s.Retry != nil:
+		return retryFromSpec(s.Retry)
+	case reg.config.Retry != nil:
+		return reg.config.Retry
+	}
+	return &in.config.Retry
+}
+
+// delay guards against a Backoff function that panics.
+func (in *instance) delay(policy *Retry, failures int, err error) (d time.Duration) {
+	defer func() {
+		if v := recover(); v != nil {
+			in.log.Error("carillon: Retry.Backoff panicked; using the default delays", "panic", v)
+			d = (&Retry{}).delay(failures, err)
+		}
+	}()
+	return policy.delay(failures, err)
+}
+
+// pool is the slots of one queue in this instance.
+type pool struct {
+	mu     sync.Mutex
+	open   int
+	paused bool
+	change chan struct{} // closed and replaced when a slot is freed or the pause ends
+}
+
+func newPool(slots int) *pool { return &pool{open: slots, change: make(chan struct{})} }
+
+// ready waits until there is a free slot and the queue is not paused. It
+// reports false when ctx ends.
+func (p *pool) ready(ctx context.Context) bool {
+	for {
+		p.mu.Lock()
+		ok, change := p.open > 0 && !p.paused, p.change
+		p.mu.Unlock()
+		if ctx.Err() != nil {
+			return false
+		}
+		if ok {
+			return true
+		}
+		select {
+		case <-change:
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (p *pool) free() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.paused {
+		return 0
+	}
+	return p.open
+}
+
+func (p *pool) isPaused() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.paused
+}
+
+func (p *pool) take() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.open == 0 || p.paused {
+		return false
+	}
+	p.open--
+	return true
+}
+
+func (p *pool) give() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.open++
+	if p.open == 1 {
+		p.wake()
+	}
+}
+
+func (p *pool) pause(paused bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.paused && !paused {
+		p.wake()
+	}
+	p.paused = paused
+}
+
+// wake is called with mu held.
+func (p *pool) wake() {
+	close(p.change)
+	p.change = make(chan struct{})
+}
+
+// pause waits for d or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// backoff is the wait after so many failures in a row to reach Redis.
+func backoff(failures int) time.Duration {
+	return min(25*time.Millisecond<<min(failures, 8), time.Second)
+}
