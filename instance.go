@@ -60,13 +60,14 @@ type instance struct {
 	readLoops     sync.WaitGroup
 	keepLoops     sync.WaitGroup
 	unlistenHints func()
+	startEnded    chan struct{}
 }
 
 func newInstance(ctx context.Context, s *Scheduler, handlers map[string]registration) *instance {
 	in := &instance{
 		scheduler: s, store: s.store, config: s.config, id: store.NewID(), handlers: handlers,
 		queues: slices.Sorted(maps.Keys(s.config.Queues)), knobs: knobs.From(ctx), started: time.Now(),
-		pools: make(map[string]*pool),
+		pools: make(map[string]*pool), startEnded: make(chan struct{}),
 	}
 	in.log = s.log.With("instance", in.id)
 	base := context.WithoutCancel(ctx)
@@ -83,6 +84,10 @@ const blockTime = 5 * time.Second
 
 // start checks the server, registers the instance and starts its goroutines.
 func (in *instance) start(ctx context.Context) error {
+	defer close(in.startEnded)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(in.reading, func() { cancel(ErrClosed) })()
 	if err := in.retry(ctx, "check server", in.checkServer); err != nil {
 		return err
 	}
@@ -122,17 +127,11 @@ func (in *instance) retry(ctx context.Context, what string, f func(context.Conte
 	wait := 100 * time.Millisecond
 	for {
 		err := f(ctx)
-		if err == nil || !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrUncertain) || ctx.Err() != nil || in.keeping.Err() != nil {
+		if err == nil || !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrUncertain) || ctx.Err() != nil {
 			return err
 		}
 		in.log.Warn("carillon: "+what+": waiting for Redis", "error", err)
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return err
-		case <-in.keeping.Done():
-			return ErrClosed
-		}
+		pause(ctx, wait)
 		wait = min(2*wait, 2*time.Second)
 	}
 }
@@ -199,6 +198,7 @@ func describedInstance(d store.Describe, now time.Time) InstanceInfo {
 func (in *instance) shutdown(ctx context.Context) error {
 	in.stopping.Store(true)
 	in.stopReading()
+	<-in.startEnded
 	for _, r := range in.readers {
 		_ = r.source.Close() // interrupts a blocked read
 	}

@@ -23,10 +23,10 @@ type keeper struct {
 	hints    chan time.Time
 
 	mu    sync.Mutex
+	mine  bool // the live instances' hashes say so
 	lease *store.Lease
 
-	stepIn  time.Time // since when a lapsed instance is seen
-	lapsed  string
+	lapsed  string // an instance whose lease had lapsed at the last look
 	trimmed time.Time
 	trimAt  int64 // finished jobs of this instance at that time
 	swept   time.Time
@@ -226,10 +226,12 @@ func (k *keeper) tidy(ctx context.Context) error {
 	return nil
 }
 
+// owner reports whether this instance is to be there on time. While a segment
+// changes hands both are; that does no harm, and neither would be worse.
 func (k *keeper) owner() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.lease != nil
+	return k.mine || k.lease != nil
 }
 
 // own takes, renews or gives up the segment, as the live instances share them.
@@ -244,9 +246,6 @@ func (k *keeper) own(ctx context.Context, live []string) {
 	switch {
 	case mine && lease == nil:
 		lease, _, err = in.store.Acquire(ctx, name, in.id, in.config.LeaseTTL)
-		if lease != nil {
-			k.hint(time.Time{})
-		}
 	case mine:
 		if err = in.store.Renew(ctx, lease, in.config.LeaseTTL); errors.Is(err, ErrFenced) {
 			lease = nil
@@ -257,15 +256,19 @@ func (k *keeper) own(ctx context.Context, live []string) {
 	}
 	_ = err // the next heartbeat tries again; meanwhile nothing depends on it
 	k.mu.Lock()
-	k.lease = lease
+	changed := mine && !k.mine
+	k.mine, k.lease = mine, lease
 	k.mu.Unlock()
+	if changed {
+		k.hint(time.Time{})
+	}
 }
 
 // resign gives the segment up at shutdown.
 func (k *keeper) resign(ctx context.Context) {
 	k.mu.Lock()
 	lease := k.lease
-	k.lease = nil
+	k.mine, k.lease = false, nil
 	k.mu.Unlock()
 	if lease != nil {
 		_ = k.instance.store.Release(ctx, lease)

@@ -177,7 +177,8 @@ func (s *Store) trim(ctx context.Context, segment int, state State, limit int, a
 	}
 	var a argList
 	a.key(history)
-	a.arg(state.letter())
+	last := ""
+	var ids argList
 	for i, e := range entries {
 		aged := entryTime(e.ID).Before(old)
 		if int64(i) >= beyond && !aged {
@@ -188,8 +189,12 @@ func (s *Store) trim(ctx context.Context, segment int, state State, limit int, a
 			id = "" // its record lives as long as its own time to live says
 		}
 		a.key(k.record(id))
-		a.arg(e.ID)
+		ids.arg(e.ID)
+		last = e.ID
 	}
+	ms, seq := splitID(last)
+	a.arg(state.letter(), strconv.FormatUint(ms, 10)+"-"+strconv.FormatUint(seq+1, 10))
+	a.arg(ids.args...)
 	_, err = s.run(ctx, call{scriptForget, a.keys, a.args})
 	return len(a.keys) - 1, err
 }

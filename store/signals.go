@@ -19,6 +19,8 @@ type signals struct {
 	mu        sync.Mutex
 	listeners map[string]map[chan string]struct{}
 	pubsub    *redis.PubSub
+	ctx       context.Context // of pubsub; ends a dial that hangs
+	cancel    context.CancelFunc
 	running   sync.WaitGroup
 	closed    bool
 }
@@ -49,13 +51,14 @@ func (g *signals) listen(channel string) (hints <-chan string, stop func()) {
 		if err != nil {
 			return c, func() {}
 		}
-		g.pubsub = rdb.Subscribe(context.Background())
+		g.ctx, g.cancel = context.WithCancel(context.Background())
+		g.pubsub = rdb.Subscribe(g.ctx)
 		p := g.pubsub
 		g.running.Go(func() { g.deliver(p) }) // ends when the pubsub is closed
 		fallthrough
 	case first:
-		p := g.pubsub
-		g.running.Go(func() { _ = p.Subscribe(context.Background(), channel) }) // may have to dial
+		p, ctx := g.pubsub, g.ctx
+		g.running.Go(func() { _ = p.Subscribe(ctx, channel) }) // may have to dial
 	default:
 		c <- ""
 	}
@@ -71,30 +74,38 @@ func (g *signals) forget(channel string, c chan string) {
 		return
 	}
 	delete(g.listeners, channel)
-	p := g.pubsub
 	switch {
-	case p == nil:
+	case g.pubsub == nil:
 	case len(g.listeners) == 0:
-		g.pubsub = nil
-		_ = p.Close()
+		g.hangUp()
 	default:
-		g.running.Go(func() { g.unsubscribe(p, channel) })
+		p, ctx := g.pubsub, g.ctx
+		g.running.Go(func() { g.unsubscribe(ctx, p, channel) })
 	}
 }
 
+// hangUp closes the connection, without waiting for a dial that may be under
+// way. It is called with mu held.
+func (g *signals) hangUp() {
+	p := g.pubsub
+	g.pubsub = nil
+	g.cancel()
+	g.running.Go(func() { _ = p.Close() })
+}
+
 // unsubscribe gives a channel up unless somebody listens to it again.
-func (g *signals) unsubscribe(p *redis.PubSub, channel string) {
+func (g *signals) unsubscribe(ctx context.Context, p *redis.PubSub, channel string) {
 	g.mu.Lock()
 	wanted := g.listeners[channel] != nil
 	g.mu.Unlock()
 	if !wanted {
-		_ = p.Unsubscribe(context.Background(), channel)
+		_ = p.Unsubscribe(ctx, channel)
 	}
 	g.mu.Lock()
 	wanted = g.listeners[channel] != nil && g.pubsub == p
 	g.mu.Unlock()
 	if wanted {
-		_ = p.Subscribe(context.Background(), channel)
+		_ = p.Subscribe(ctx, channel)
 	}
 }
 
@@ -125,12 +136,10 @@ func (g *signals) pass(channel, hint string) {
 func (g *signals) close() {
 	g.mu.Lock()
 	g.closed = true
-	p := g.pubsub
-	g.pubsub = nil
-	g.mu.Unlock()
-	if p != nil {
-		_ = p.Close()
+	if g.pubsub != nil {
+		g.hangUp()
 	}
+	g.mu.Unlock()
 	g.running.Wait()
 }
 

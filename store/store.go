@@ -104,15 +104,15 @@ func (s *Store) Segments() int { return len(s.segments) }
 func (s *Store) Close() error {
 	s.signals.close()
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return nil
+	rdb := s.rdb
+	s.rdb, s.closed = nil, true
+	s.mu.Unlock()
+	var err error
+	if rdb != nil {
+		err = rdb.Close()
 	}
-	s.closed = true
-	if s.rdb == nil {
-		return nil
-	}
-	return s.rdb.Close()
+	s.submits.close()
+	return err
 }
 
 // client returns the store's own client. Retries are the store's business, for

@@ -218,6 +218,8 @@ type grouper struct {
 	mu      sync.Mutex
 	waiting []*handIn
 	flying  bool
+	closed  bool
+	flights sync.WaitGroup
 }
 
 // handIn is what one caller brought.
@@ -240,10 +242,14 @@ func (g *grouper) do(ctx context.Context, items []*submission) error {
 	}
 	mine := &handIn{items: items, done: make(chan struct{})}
 	g.mu.Lock()
+	if g.closed {
+		g.mu.Unlock()
+		return ErrClosed
+	}
 	g.waiting = append(g.waiting, mine)
 	if !g.flying {
 		g.flying = true
-		go g.fly() // ends when nothing waits
+		g.flights.Go(g.fly) // ends when nothing waits
 	}
 	g.mu.Unlock()
 	select {
@@ -263,6 +269,14 @@ func (g *grouper) do(ctx context.Context, items []*submission) error {
 	default:
 		return fmt.Errorf("submit: %w: %w", ErrUncertain, context.Cause(ctx))
 	}
+}
+
+// close waits for the calls in flight; later ones are refused.
+func (g *grouper) close() {
+	g.mu.Lock()
+	g.closed = true
+	g.mu.Unlock()
+	g.flights.Wait()
 }
 
 func (g *grouper) fly() {

@@ -1,13 +1,13 @@
--- forget drops history entries and the records they stand for.
+-- forget drops the oldest entries of a history and the records they stand for.
 -- KEYS: history, then for each entry the record of its job
--- ARGV: letter of the history's state, then for each entry its ID
+-- ARGV: letter of the history's state, ID below which entries are dropped, then for each entry its ID
 -- Returns: how many records were deleted
 -- Idempotent: by entry; a record that meanwhile left this entry behind stays
 -- Memory: works when Redis is out of memory
 local deleted = 0
-for i = 2, #ARGV do
+for i = 2, #KEYS do
   local place = redis.pcall('HGET', KEYS[i], 'p')
-  if place == ARGV[1] .. ARGV[i] then deleted = deleted + redis.call('DEL', KEYS[i]) end
-  redis.call('XDEL', KEYS[1], ARGV[i])
+  if place == ARGV[1] .. ARGV[i + 1] then deleted = deleted + redis.call('DEL', KEYS[i]) end
 end
+redis.call('XTRIM', KEYS[1], 'MINID', '=', ARGV[2])
 return deleted
