@@ -53,7 +53,7 @@ func (in *instance) beat() {
 func (in *instance) pulse(ctx context.Context) error {
 	limit, cancel := context.WithTimeout(ctx, max(in.config.LeaseTTL/3, 50*time.Millisecond))
 	defer cancel()
-	sent := time.Now()
+	sent, hinted := time.Now(), in.pauseHints.Load()
 	entries := in.running.all()
 	p, err := in.store.Heartbeat(limit, in.id, in.config.LeaseTTL, in.queues, len(entries), store.KnownBy(entries))
 	if err != nil {
@@ -64,7 +64,9 @@ func (in *instance) pulse(ctx context.Context) error {
 	}
 	in.clock.learn(p.Now, sent)
 	in.stopCancelled(p.Cancelled)
-	in.applyPauses(p.Paused)
+	if in.pauseHints.Load() == hinted { // otherwise the reply may be older than what the hint led to
+		in.applyPauses(p.Paused)
+	}
 	if p.Missed {
 		for _, r := range in.readers {
 			r.doubt.Store(true)
@@ -124,6 +126,7 @@ func (in *instance) listen(hints <-chan string) {
 		case "c":
 			in.stopCancelled([]string{rest})
 		case "p", "":
+			in.pauseHints.Add(1)
 			ctx, cancel := context.WithTimeout(in.keeping, settleGrace)
 			if paused, err := in.store.Paused(ctx); err == nil {
 				in.applyPauses(paused)

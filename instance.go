@@ -40,16 +40,17 @@ type instance struct {
 	knobs     knobs.Knobs
 	started   time.Time
 
-	pools    map[string]*pool
-	readers  []*reader
-	running  roster
-	settler  *settler
-	keepers  []*keeper
-	clock    clock
-	grace    outage
-	warned   onceEach
-	finished atomic.Int64 // outcomes recorded
-	stopping atomic.Bool  // no new attempt starts
+	pools      map[string]*pool
+	readers    []*reader
+	running    roster
+	settler    *settler
+	keepers    []*keeper
+	clock      clock
+	grace      outage
+	warned     onceEach
+	finished   atomic.Int64 // outcomes recorded
+	pauseHints atomic.Int64
+	stopping   atomic.Bool // no new attempt starts
 
 	reading       context.Context // ends first
 	stopReading   context.CancelFunc

@@ -37,17 +37,17 @@ func (r *roster) add(e *store.Entry) bool {
 	return true
 }
 
-// begin notes that the entry's handler runs and how to stop it. It reports
-// false when it was to be stopped before.
-func (r *roster) begin(e *store.Entry, cancel context.CancelCauseFunc) bool {
+// begin notes that the entry's handler runs and how to stop it. It returns the
+// cause when it was to be stopped before.
+func (r *roster) begin(e *store.Entry, cancel context.CancelCauseFunc) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	t := r.entries[e.Key()]
 	if t == nil {
-		return true
+		return nil
 	}
 	t.cancel = cancel
-	return t.cause == nil
+	return t.cause
 }
 
 // ending notes that the entry's outcome is on the way. It reports false when
@@ -101,6 +101,17 @@ func (r *roster) abandon() []*store.Entry {
 		}
 	}
 	return left
+}
+
+// keys returns the keys of all entries.
+func (r *roster) keys() map[string]bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	keys := make(map[string]bool, len(r.entries))
+	for key := range r.entries {
+		keys[key] = true
+	}
+	return keys
 }
 
 // all returns every entry, for the heartbeat to compare.

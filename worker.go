@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -119,9 +120,12 @@ func (r *reader) recover(ctx context.Context, err error, failures int) {
 // adopt takes up entries that Redis holds as delivered to this instance but of
 // which it does not know.
 func (r *reader) adopt(ctx context.Context) error {
+	// What is known before the question may be settled before the answer is
+	// read. Nothing is delivered meanwhile, for only this goroutine reads.
+	known := r.instance.running.keys()
 	entries, err := r.source.Pending(ctx)
 	if err == nil {
-		r.start(entries)
+		r.start(slices.DeleteFunc(entries, func(e *store.Entry) bool { return known[e.Key()] }))
 	}
 	return err
 }
@@ -179,8 +183,8 @@ func (in *instance) execute(e *store.Entry, p *pool) {
 	}
 	x := in.execution(e)
 	ctx = context.WithValue(ctx, executionKey{}, x)
-	if !in.running.begin(e, cancel) {
-		cancel(ErrCancelled) // it was cancelled before it began
+	if cause := in.running.begin(e, cancel); cause != nil {
+		cancel(cause) // it was to be stopped before it began
 	}
 	begun := time.Now()
 	var err error
@@ -224,19 +228,31 @@ func (in *instance) timeout(s *store.Spec, reg registration) time.Duration {
 	return in.config.Timeout
 }
 
-// expire settles a job whose time has passed. Redis has the last word.
+// expire settles a job whose time has passed. Redis has the last word, and the
+// job must not run while that is unknown.
 func (in *instance) expire(e *store.Entry) bool {
 	if in.clock.until(e.Spec.ExpiresAt) > time.Second {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(in.keeping, settleGrace)
-	defer cancel()
-	_, errs := in.store.Settle(ctx, in.id, []store.Settlement{{Entry: e, Outcome: store.Expire, Error: "not started in time"}})
-	if errs[0] == nil || errors.Is(errs[0], ErrFenced) {
-		in.running.remove(e)
-		return true
+	late := store.Settlement{Entry: e, Outcome: store.Expire, Error: "not started in time"}
+	for failures := 1; ; failures++ {
+		ctx, cancel := context.WithTimeout(in.keeping, settleGrace)
+		_, errs := in.store.Settle(ctx, in.id, []store.Settlement{late})
+		cancel()
+		switch err := errs[0]; {
+		case errors.Is(err, ErrState):
+			return false // there is time left
+		case errors.Is(err, ErrUnavailable), errors.Is(err, ErrUncertain):
+			pause(in.jobs, backoff(failures))
+			if in.jobs.Err() != nil {
+				in.release(e)
+				return true
+			}
+		default:
+			in.running.remove(e)
+			return true
+		}
 	}
-	return false
 }
 
 // settle decides what follows from an attempt's end.

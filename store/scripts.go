@@ -53,6 +53,8 @@ var (
 	scriptClaim        = mustScript("claim")
 	scriptVoid         = mustScript("void")
 	scriptUnclaim      = mustScript("unclaim")
+	scriptFreeUnique   = mustScript("free_unique")
+	scriptFreeMutex    = mustScript("free_mutex")
 )
 
 func mustScript(name string) *script {

@@ -81,6 +81,7 @@ type submission struct {
 
 	receipt Receipt
 	err     error
+	healed  bool // its unique key had been left behind and was freed
 	again   bool // a claim was taken over: begin again
 }
 
@@ -133,6 +134,12 @@ func (s *Store) submitBatch(ctx context.Context, batch []*submission) {
 			case errs[i] != nil:
 				it.err = errs[i]
 			case j < len(answers):
+				if holder, ok := strings.CutPrefix(answers[j], "u"); ok && !it.healed &&
+					s.healUnique(ctx, it.segment, it.spec.Unique, holder) {
+					it.healed = true
+					s.submitBatch(ctx, []*submission{it})
+					continue
+				}
 				it.answer(answers[j])
 			default:
 				it.err = fmt.Errorf("submit: %w: short reply", ErrUncertain)

@@ -1,0 +1,68 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// A key that names a holder can be left behind when the holder's data was
+// damaged or deleted by somebody else, for then nobody knows any more what the
+// job held. Whoever runs into such a key looks at its holder and frees it.
+
+// healUnique frees a unique key whose holder does not live. It reports whether
+// it did, so that the submission can be tried again.
+func (s *Store) healUnique(ctx context.Context, segment int, name, holder string) bool {
+	k := s.segments[segment]
+	reply, err := s.run(ctx, call{
+		scriptFreeUnique, []string{k.unique(name), k.record(holder)}, []any{holder},
+	})
+	return err == nil && number(reply) == 1
+}
+
+// healBatch is how many mutexes one pass looks at.
+const healBatch = 100
+
+// HealMutexes frees mutexes of a segment for which jobs wait though their
+// holder does not run. It returns how many it freed.
+func (s *Store) HealMutexes(ctx context.Context, segment int) (int, error) {
+	k := s.segments[segment]
+	freed, from := 0, "-"
+	for range healBatch {
+		waiters, err := read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) ([]string, error) {
+			return rdb.ZRangeByLex(ctx, k.wait(), &redis.ZRangeBy{Min: from, Max: "+", Count: 1}).Result()
+		})
+		if err != nil || len(waiters) == 0 {
+			return freed, err
+		}
+		escaped, _, _ := strings.Cut(waiters[0], ":")
+		from = "(" + escaped + ";" // behind all who wait for this mutex
+		name, ok := unescape(escaped)
+		if !ok {
+			continue
+		}
+		holder, err := read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) (string, error) {
+			return rdb.HGet(ctx, k.mutex(name), "h").Result()
+		})
+		if err != nil && !errors.Is(err, ErrDamaged) {
+			return freed, err
+		}
+		if holder == "" {
+			continue
+		}
+		reply, err := s.run(ctx, call{
+			scriptFreeMutex,
+			[]string{k.mutex(name), k.record(holder), k.wait(), k.grant()},
+			[]any{escaped, holder},
+		})
+		if err != nil {
+			return freed, err
+		}
+		if number(reply) == 1 {
+			freed++
+		}
+	}
+	return freed, nil
+}
