@@ -88,7 +88,8 @@ func (in *instance) start(ctx context.Context) error {
 	defer close(in.startEnded)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer context.AfterFunc(in.reading, func() { cancel(ErrClosed) })()
+	unlink := context.AfterFunc(in.reading, func() { cancel(ErrClosed) })
+	defer unlink()
 	if err := in.retry(ctx, "check server", in.checkServer); err != nil {
 		return err
 	}
@@ -109,7 +110,9 @@ func (in *instance) start(ctx context.Context) error {
 	}
 	hints, unlisten := in.store.Control()
 	in.unlistenHints = unlisten
-	in.pulse(ctx) // learns paused queues and live instances before the first read
+	// Learns paused queues and live instances before the first read. When it
+	// fails, the next heartbeat does.
+	_ = in.pulse(ctx)
 	in.keepLoops.Go(func() { in.listen(hints) })
 	in.keepLoops.Go(in.beat)
 	in.settler.start()

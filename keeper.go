@@ -286,7 +286,7 @@ func preferred(live []string, segment int) string {
 	for _, id := range live {
 		h := fnv.New64a()
 		_, _ = h.Write([]byte(id))
-		_, _ = h.Write([]byte{'/', byte(segment)})
+		_, _ = h.Write([]byte(strconv.Itoa(segment)))
 		sum := h.Sum64() * 0x9E3779B97F4A7C15 // FNV mixes its last bytes little
 		sum ^= sum >> 32
 		if best == "" || sum > most || sum == most && id < best {

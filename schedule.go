@@ -158,7 +158,7 @@ func (p *planner) next(anchor, after time.Time) time.Time {
 		if passed < 0 {
 			return anchor
 		}
-		return anchor.Add((passed/p.spec.every + 1) * p.spec.every)
+		return after.Add(p.spec.every - passed%p.spec.every)
 	}
 	for _, t := range slices.SortedFunc(slices.Values(p.spec.at), time.Time.Compare) {
 		if t = ceilMilli(t); t.After(after) {
@@ -283,9 +283,9 @@ func (s *Scheduler) GetSchedule(ctx context.Context, name string) (*ScheduleInfo
 	info := &ScheduleInfo{
 		Name: name, Generation: stored.Generation, Next: stored.Next, Last: stored.Last, Problem: stored.Parked,
 	}
-	d, p, err := readDefinition(stored)
-	if err != nil {
-		info.Problem = err.Error()
+	d, p, problem := readDefinition(stored)
+	if problem != nil {
+		info.Problem = problem.Error()
 		return info, nil
 	}
 	info.Spec, info.TimeZone, info.Job, info.Misfire, info.Overlap = p.spec, d.TimeZone, d.Job.Job, d.Misfire, d.Overlap

@@ -57,8 +57,7 @@ func (r *reader) run() {
 func (r *reader) read(ctx context.Context) ([]*store.Entry, error) {
 	if r.doubt.Swap(false) {
 		if err := r.adopt(ctx); err != nil {
-			r.doubt.Store(true)
-			return nil, err
+			return nil, err // the failure leads to another doubt
 		}
 	}
 	n := min(r.pool.free(), fetchLimit)
@@ -73,16 +72,13 @@ func (r *reader) read(ctx context.Context) ([]*store.Entry, error) {
 		return entries, err
 	}
 	r.credit = 0
-	for {
-		n := min(r.pool.free(), fetchLimit)
-		if n == 0 || r.pool.isPaused() || r.doubt.Load() || ctx.Err() != nil {
-			return nil, nil
+	for n > 0 && !r.doubt.Load() && ctx.Err() == nil { // n is 0 while paused
+		if entries, err = r.source.Wait(ctx, n); err != nil || len(entries) > 0 {
+			break
 		}
-		entries, err := r.source.Wait(ctx, n)
-		if err != nil || len(entries) > 0 {
-			return entries, err
-		}
+		n = min(r.pool.free(), fetchLimit)
 	}
+	return entries, err
 }
 
 // start runs entries for which there is a slot and gives the others back.
@@ -359,12 +355,6 @@ func (p *pool) free() int {
 		return 0
 	}
 	return p.open
-}
-
-func (p *pool) isPaused() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.paused
 }
 
 func (p *pool) take() bool {

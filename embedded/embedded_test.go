@@ -20,12 +20,14 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func open(t *testing.T) *redis.Client {
+	t.Helper()
 	rdb, stop := embedded.Open()
 	t.Cleanup(stop)
 	return rdb
 }
 
 func group(t *testing.T, rdb *redis.Client) {
+	t.Helper()
 	require.NoError(t, rdb.XGroupCreateMkStream(t.Context(), "stream", "group", "0").Err())
 }
 

@@ -286,7 +286,7 @@ func eachField(data []byte, visit func(tag uint64, v []byte) error) error {
 		}
 		data = data[n:]
 		size, n := binary.Uvarint(data)
-		if n <= 0 || size > uint64(len(data)-n) {
+		if n <= 0 || size > uint64(len(data[n:])) {
 			return errTruncated
 		}
 		data = data[n:]

@@ -103,3 +103,12 @@ func classify(err error, sent bool) error {
 	}
 	return err
 }
+
+// surelyNot reports an error of a command that prepares another one. Whatever
+// became of the first, the other was not sent.
+func surelyNot(what string, err error) error {
+	if errors.Is(err, ErrUncertain) {
+		return fmt.Errorf("%s: %w: %v", what, ErrUnavailable, err) //nolint:errorlint // it must not be ErrUncertain any more
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}

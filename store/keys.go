@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"fmt"
 	"hash/fnv"
 	"strings"
@@ -78,7 +79,7 @@ func (r ref) String() string {
 func parseRef(s string) (ref, error) {
 	part := strings.SplitN(s, ":", 4)
 	if len(part) != 4 || len(part[0]) != 1 || part[3] == "" ||
-		strings.IndexByte(string(priorities), part[0][0]) < 0 {
+		bytes.IndexByte(priorities, part[0][0]) < 0 {
 		return ref{}, fmt.Errorf("malformed reference %q", clip(s, 64))
 	}
 	queue, okQueue := unescape(part[1])

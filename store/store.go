@@ -356,10 +356,7 @@ func (s *Store) open(ctx context.Context) error {
 	k := s.segments[0]
 	reply, err := s.runUnopened(ctx, call{scriptMeta, []string{k.meta()}, []any{len(s.segments), formatVersion}})
 	if err != nil {
-		if errors.Is(err, ErrUncertain) { // at most the meta key was written; the caller's command was not
-			return fmt.Errorf("open namespace %q: %w: %s", s.options.Namespace, ErrUnavailable, err)
-		}
-		return fmt.Errorf("open namespace %q: %w", s.options.Namespace, err)
+		return surelyNot(fmt.Sprintf("open namespace %q", s.options.Namespace), err) // the caller's command was not sent
 	}
 	got := texts(reply)
 	if len(got) != 2 || number(got[0]) != int64(len(s.segments)) {

@@ -193,8 +193,8 @@ func (r ref) route() string { return string(r.priority) + ":" + escape(r.queue) 
 func (s *Store) announce(ctx context.Context, jobs []NewJob) error {
 	var fresh []any
 	for _, j := range jobs {
-		last, ok := s.queuesKnown.Load(j.Spec.Queue)
-		if ok && time.Since(last.(time.Time)) < queueMemory {
+		last, _ := s.queuesKnown.Load(j.Spec.Queue)
+		if at, ok := last.(time.Time); ok && time.Since(at) < queueMemory {
 			continue
 		}
 		if !slices.Contains(fresh, any(j.Spec.Queue)) {
@@ -208,7 +208,7 @@ func (s *Store) announce(ctx context.Context, jobs []NewJob) error {
 		return rdb.SAdd(ctx, s.segments[0].queues(), fresh...).Result()
 	})
 	if err != nil {
-		return fmt.Errorf("announce queue: %w: %s", ErrUnavailable, err) // the jobs themselves were not sent
+		return surelyNot("announce queue", err) // the jobs themselves were not sent
 	}
 	for _, q := range fresh {
 		s.queuesKnown.Store(q, time.Now())

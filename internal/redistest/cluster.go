@@ -113,6 +113,7 @@ func (c *Cluster) Options() *redis.ClusterOptions {
 
 // Client returns a new client of the cluster, which is closed when t ends.
 func (c *Cluster) Client(t testing.TB) *redis.ClusterClient {
+	t.Helper()
 	rc := redis.NewClusterClient(c.Options())
 	t.Cleanup(func() { _ = rc.Close() })
 	return rc
@@ -161,7 +162,7 @@ func (c *Cluster) whole() error {
 			if !strings.Contains(info, "cluster_state:ok") {
 				return fmt.Errorf("node %s: %s", node.Addr(), info)
 			}
-			ranges, err := rc.ClusterSlots(ctx).Result()
+			ranges, err := rc.ClusterSlots(ctx).Result() //nolint:staticcheck // 6.2 has no CLUSTER SHARDS
 			if err != nil {
 				return err
 			}

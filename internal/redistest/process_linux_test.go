@@ -49,10 +49,10 @@ func TestServersDieWithTheBinary(t *testing.T) {
 
 	Wait(t, patience, func() error {
 		c, err := net.Dial("tcp", addr)
-		if err != nil {
-			return nil
+		if err == nil {
+			_ = c.Close()
+			return errors.New("the server still answers")
 		}
-		_ = c.Close()
-		return errors.New("the server still answers")
+		return nil
 	})
 }

@@ -93,6 +93,7 @@ func (s *Sentinel) Options() *redis.FailoverOptions {
 // Client returns a new client which follows the primary, and which is closed
 // when t ends.
 func (s *Sentinel) Client(t testing.TB) *redis.Client {
+	t.Helper()
 	c := redis.NewFailoverClient(s.Options())
 	t.Cleanup(func() { _ = c.Close() })
 	return c
@@ -158,7 +159,7 @@ func (s *Sentinel) follow() error {
 			return nil
 		}
 		return one.ask(func(ctx context.Context, c *redis.Client) error {
-			return c.SlaveOf(ctx, ip, port).Err()
+			return c.ReplicaOf(ctx, ip, port).Err()
 		})
 	})
 }

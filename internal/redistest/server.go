@@ -114,6 +114,7 @@ func noMaintNotifications() *maintnotifications.Config {
 
 // Client returns a new client of the server, which is closed when t ends.
 func (s *Server) Client(t testing.TB) *redis.Client {
+	t.Helper()
 	c := redis.NewClient(s.Options())
 	t.Cleanup(func() { _ = c.Close() })
 	return c
