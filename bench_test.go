@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
 	"github.com/carillon-go/carillon"
@@ -18,7 +19,7 @@ import (
 
 // started returns a scheduler on a Redis of its own and a channel that gets the
 // moment each job of the name "stamp" starts.
-func started(b *testing.B) (*carillon.Scheduler, *redistest.Server, <-chan time.Time) {
+func started(b *testing.B) (*carillon.Scheduler, <-chan time.Time) {
 	b.Helper()
 	server := redistest.Single(b)
 	s, err := carillon.New(server.Client(b), carillon.Config{Logger: slog.New(slog.DiscardHandler)})
@@ -30,7 +31,7 @@ func started(b *testing.B) (*carillon.Scheduler, *redistest.Server, <-chan time.
 	})))
 	require.NoError(b, s.Start(b.Context()))
 	b.Cleanup(func() { require.NoError(b, s.Shutdown(context.Background())) })
-	return s, server, stamps
+	return s, stamps
 }
 
 // report prints percentiles instead of the mean time of an iteration.
@@ -47,7 +48,7 @@ func report(b *testing.B, took []time.Duration) {
 // BenchmarkPickup measures the time from Submit on an idle system to the start
 // of the handler.
 func BenchmarkPickup(b *testing.B) {
-	s, _, stamps := started(b)
+	s, stamps := started(b)
 	var took []time.Duration
 	for b.Loop() {
 		<-time.After(5 * time.Millisecond) // idle again
@@ -61,7 +62,7 @@ func BenchmarkPickup(b *testing.B) {
 
 // BenchmarkLateness measures how long after its time a delayed job starts.
 func BenchmarkLateness(b *testing.B) {
-	s, _, stamps := started(b)
+	s, stamps := started(b)
 	var took []time.Duration
 	for b.Loop() {
 		at := time.Now().Add(30 * time.Millisecond)
@@ -72,26 +73,49 @@ func BenchmarkLateness(b *testing.B) {
 	report(b, took)
 }
 
-// BenchmarkIdle counts the commands an idle instance sends.
+// BenchmarkIdle counts the commands that an instance sends while there is
+// nothing to do, those of go-redis itself included.
 func BenchmarkIdle(b *testing.B) {
-	_, server, _ := started(b)
-	rdb := server.Client(b)
-	processed := func() int {
+	b.Run("single", func(b *testing.B) {
+		server := redistest.Single(b)
+		idle(b, server.Client(b), server)
+	})
+	b.Run("cluster", func(b *testing.B) {
+		cluster := redistest.NewCluster(b)
+		idle(b, cluster.Client(b), cluster.Nodes()...)
+	})
+}
+
+func idle(b *testing.B, rdb redis.UniversalClient, servers ...*redistest.Server) {
+	b.Helper()
+	s, err := carillon.New(rdb, carillon.Config{Logger: slog.New(slog.DiscardHandler)})
+	require.NoError(b, err)
+	require.NoError(b, s.Handle("stamp", carillon.HandlerFunc(func(context.Context, *carillon.Execution) error { return nil })))
+	require.NoError(b, s.Start(b.Context()))
+	defer func() { require.NoError(b, s.Shutdown(context.Background())) }()
+	var clients []*redis.Client
+	for _, server := range servers {
+		clients = append(clients, server.Client(b))
+	}
+	sent := func() int {
 		n := 0
-		for line := range strings.Lines(rdb.Info(b.Context(), "commandstats").Val()) {
-			// Commands within scripts count for the script.
-			for _, sent := range []string{"evalsha", "eval", "xreadgroup", "ping", "subscribe", "info", "smembers"} {
-				if rest, ok := strings.CutPrefix(line, "cmdstat_"+sent+":calls="); ok {
-					n += atoi(rest)
+		for _, c := range clients {
+			for line := range strings.Lines(c.Info(b.Context(), "commandstats").Val()) {
+				// Other commands run within scripts, or between the servers.
+				for _, name := range []string{"evalsha", "eval", "xreadgroup", "ping", "subscribe", "cluster|slots", "cluster|shards", "hello"} {
+					if rest, ok := strings.CutPrefix(line, "cmdstat_"+name+":calls="); ok {
+						n += atoi(rest)
+					}
 				}
 			}
 		}
 		return n
 	}
 	for b.Loop() {
-		before, begun := processed(), time.Now()
-		<-time.After(10 * time.Second)
-		b.ReportMetric(float64(processed()-before)/time.Since(begun).Seconds(), "commands/s")
+		<-time.After(time.Second) // the start is over
+		before, begun := sent(), time.Now()
+		<-time.After(20 * time.Second)
+		b.ReportMetric(float64(sent()-before)/time.Since(begun).Seconds(), "commands/s")
 	}
 	b.ReportMetric(0, "ns/op")
 }

@@ -56,9 +56,15 @@ func (s *Store) Events(ctx context.Context, cursor string) iter.Seq2[Event, erro
 		var readers sync.WaitGroup
 		defer readers.Wait()
 		defer cancel()
-		for _, set := range s.eventSets() {
+		sets, start := s.eventSets(), slices.Clone(positions)
+		rdb := s.dial(len(sets))
+		hangUp := sync.OnceFunc(func() { _ = rdb.Close() })
+		defer hangUp()
+		unlink := context.AfterFunc(ctx, hangUp) // interrupts blocked reads
+		defer unlink()
+		for _, set := range sets {
 			readers.Go(func() { // ends with ctx
-				if err := s.tail(ctx, set, positions, batches); err != nil {
+				if err := s.tail(ctx, rdb, set, start, batches); err != nil {
 					failed <- err
 				}
 			})
@@ -123,13 +129,9 @@ func (e streamEntry) event() Event {
 	}
 }
 
-// tail reads a set of streams on a connection of its own until ctx ends.
-func (s *Store) tail(ctx context.Context, set []int, start []string, out chan<- []streamEntry) error {
+// tail reads a set of streams until ctx ends.
+func (s *Store) tail(ctx context.Context, rdb redis.UniversalClient, set []int, start []string, out chan<- []streamEntry) error {
 	names := s.allEventStreams()
-	rdb := s.dial(1)
-	defer func() { _ = rdb.Close() }()
-	stop := context.AfterFunc(ctx, func() { _ = rdb.Close() }) // interrupts a blocked read
-	defer stop()
 	args := make([]string, 2*len(set))
 	index := make(map[string]int, len(set))
 	for i, n := range set {

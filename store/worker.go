@@ -139,8 +139,9 @@ func KnownBy(entries []*Entry) map[string]int {
 }
 
 // Reader takes the entries of one queue for an instance, from some segments
-// that can be read in one command. Its blocking reads have a connection of
-// their own. It is for one goroutine, except Close.
+// that can be read in one command. Blocking reads have connections of their
+// own, which the readers of a queue share. It is for one goroutine, except
+// Close.
 type Reader struct {
 	store    *Store
 	instance string
@@ -149,10 +150,8 @@ type Reader struct {
 	of       []int // segment of each stream
 	turn     int   // rotates who is served first
 	block    time.Duration
-
-	mu     sync.Mutex
-	rdb    redis.UniversalClient
-	closed bool
+	rdb      redis.UniversalClient
+	hangUp   func() error // closes rdb, once
 }
 
 // Readers makes the readers of a queue: one, or on Redis Cluster one a segment.
@@ -169,32 +168,26 @@ func (s *Store) Readers(instance, queue string, block time.Duration) []*Reader {
 		}
 		sets = append(sets, all)
 	}
+	rdb := s.dial(len(sets))
+	hangUp := sync.OnceValue(rdb.Close)
 	readers := make([]*Reader, len(sets))
 	for i, set := range sets {
-		r := &Reader{store: s, instance: instance, segments: set, block: block}
+		r := &Reader{store: s, instance: instance, segments: set, block: block, rdb: rdb, hangUp: hangUp}
 		for _, p := range priorities {
 			for _, segment := range set {
 				r.streams = append(r.streams, s.segments[segment].stream(queue, p))
 				r.of = append(r.of, segment)
 			}
 		}
-		r.rdb = s.dial(1)
 		readers[i] = r
 	}
 	return readers
 }
 
-// Close interrupts a blocked read. Entries that Redis delivered meanwhile stay
-// pending for the instance; [Reader.Pending] finds them.
-func (r *Reader) Close() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.closed {
-		return nil
-	}
-	r.closed = true
-	return r.rdb.Close()
-}
+// Close interrupts the blocked reads of all readers of the queue. Entries that
+// Redis delivered meanwhile stay pending for the instance; [Reader.Pending]
+// finds them.
+func (r *Reader) Close() error { return r.hangUp() }
 
 // Fetch takes up to n entries without waiting: a share for low priorities
 // first, then by priority.
