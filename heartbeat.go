@@ -10,7 +10,8 @@ import (
 	"github.com/carillon-go/carillon/store"
 )
 
-// beat sends heartbeats until keeping ends. When none got through for almost a
+// beat sends heartbeats until keeping ends, and one when an instance has left,
+// for its reply tells who owns which segment now. When none got through for almost a
 // lease, jobs that hold a mutex are stopped: the mutex may be another's soon.
 func (in *instance) beat() {
 	every := in.config.LeaseTTL / 3
@@ -25,6 +26,7 @@ func (in *instance) beat() {
 		limit := time.NewTimer(max(0, time.Until(alive.Add(deadline(in.config.LeaseTTL)))))
 		select {
 		case <-timer.C:
+		case <-in.left:
 		case <-limit.C:
 			in.running.stop(func(e *store.Entry) bool { return e.Mutex != 0 }, ErrLeaseLost)
 			select {
@@ -132,6 +134,11 @@ func (in *instance) listen(hints <-chan string) {
 				in.applyPauses(paused)
 			}
 			cancel()
+		case "l":
+			select {
+			case in.left <- struct{}{}:
+			default: // a heartbeat is due already
+			}
 		case "d", "s":
 			segment, ms, _ := strings.Cut(rest, " ")
 			n, err1 := strconv.Atoi(segment)

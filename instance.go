@@ -50,6 +50,7 @@ type instance struct {
 	warned     onceEach
 	finished   atomic.Int64 // outcomes recorded
 	pauseHints atomic.Int64
+	left       chan struct{} // another instance has left
 	stopping   atomic.Bool // no new attempt starts
 
 	reading       context.Context // ends first
@@ -68,7 +69,7 @@ func newInstance(ctx context.Context, s *Scheduler, handlers map[string]registra
 	in := &instance{
 		scheduler: s, store: s.store, config: s.config, id: store.NewID(), handlers: handlers,
 		queues: slices.Sorted(maps.Keys(s.config.Queues)), knobs: knobs.From(ctx), started: time.Now(),
-		pools: make(map[string]*pool), startEnded: make(chan struct{}),
+		pools: make(map[string]*pool), startEnded: make(chan struct{}), left: make(chan struct{}, 1),
 	}
 	in.log = s.log.With("instance", in.id)
 	base := context.WithoutCancel(ctx)

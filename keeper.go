@@ -218,8 +218,12 @@ func (k *keeper) tidy(ctx context.Context) error {
 		if err := in.store.Relay(ctx, k.segment); err != nil {
 			return err
 		}
-		if freed, err := in.store.HealMutexes(ctx, k.segment); err != nil || freed > 0 {
-			in.log.Warn("carillon: mutexes had been left behind and were freed", "segment", k.segment, "mutexes", freed, "error", err)
+		freed, err := in.store.HealMutexes(ctx, k.segment)
+		if freed > 0 {
+			in.log.Warn("carillon: mutexes had been left behind and were freed", "segment", k.segment, "mutexes", freed)
+		}
+		if err != nil {
+			return err
 		}
 		if in.store.Segments() > 1 {
 			_, err := in.store.Tend(ctx, k.segment)

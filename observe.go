@@ -35,14 +35,17 @@ type Event struct {
 	Error   string
 }
 
-// Subscribe yields the events of the whole namespace: from now on when cursor is
-// empty, otherwise those after the event the cursor is of, as far as they are
-// kept. The sequence ends with an error, at the latest when ctx ends, or when
-// the loop is left. Events of one job come in their order, every one once. Each
-// subscription has a connection of its own (on Redis Cluster one a segment).
+// Subscribe yields the events of the whole namespace: those after this call when
+// cursor is empty, otherwise those after the event the cursor is of, as far as
+// they are kept. It asks Redis for its place at once, so nothing is missed that
+// happens between the call and the loop. The sequence ends with an error, at the
+// latest when ctx ends, or when the loop is left. Events of one job come in
+// their order, every one once. Each subscription has a connection of its own (on
+// Redis Cluster one a segment).
 func (s *Scheduler) Subscribe(ctx context.Context, cursor string) iter.Seq2[Event, error] {
+	events := s.store.Events(ctx, cursor)
 	return func(yield func(Event, error) bool) {
-		for e, err := range s.store.Events(ctx, cursor) {
+		for e, err := range events {
 			if err != nil {
 				yield(Event{}, opError("subscribe", "", err))
 				return

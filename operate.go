@@ -1,11 +1,13 @@
 package carillon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"iter"
 	"time"
 
+	"github.com/carillon-go/carillon/internal/knobs"
 	"github.com/carillon-go/carillon/store"
 )
 
@@ -61,7 +63,7 @@ const awaitPoll = time.Second
 func (s *Scheduler) Await(ctx context.Context, id string) (*JobInfo, error) {
 	finished, stop := s.store.Inbox()
 	defer stop()
-	poll := time.NewTicker(awaitPoll)
+	poll := time.NewTicker(cmp.Or(knobs.From(ctx).Poll, awaitPoll))
 	defer poll.Stop()
 	for {
 		state, err := s.store.Await(ctx, id)

@@ -136,21 +136,31 @@ func (s *Store) submitClaimed(ctx context.Context, it *submission) {
 	}
 }
 
+// foreignMark begins a claim's value. The value of a unique key whose job lives
+// in the key's own segment is the job's ID, which has no control characters.
+const foreignMark = "\x01"
+
 // holder is a claim's value: where the job is and how long the claim outlives it.
 func (s *Store) holder(it *submission, c foreignClaim) string {
 	keep := int64(0)
 	if c.kind == 'u' {
 		keep = it.spec.UniqueFor.Milliseconds()
 	}
-	return strconv.Itoa(it.segment) + ":" + strconv.FormatInt(keep, 10) + ":" + it.id
+	return foreignMark + strconv.Itoa(it.segment) + ":" + strconv.FormatInt(keep, 10) + ":" + it.id
 }
 
 func parseHolder(v string) (segment int, keep time.Duration, id string, err error) {
-	part := strings.SplitN(v, ":", 3)
-	if len(part) != 3 {
+	rest, foreign := strings.CutPrefix(v, foreignMark)
+	part := strings.SplitN(rest, ":", 3)
+	if !foreign || len(part) != 3 || part[2] == "" {
 		return 0, 0, "", fmt.Errorf("claim: %w", ErrDamaged)
 	}
-	return int(number(part[0])), time.Duration(number(part[1])) * time.Millisecond, part[2], nil
+	n, err1 := strconv.ParseUint(part[0], 10, 16)
+	ms, err2 := strconv.ParseUint(part[1], 10, 43)
+	if err1 != nil || err2 != nil {
+		return 0, 0, "", fmt.Errorf("claim: %w", ErrDamaged)
+	}
+	return int(n), time.Duration(ms) * time.Millisecond, part[2], nil //nolint:gosec // both have few bits
 }
 
 // claim takes one foreign key, or answers which job holds it.
@@ -164,6 +174,12 @@ func (s *Store) claim(ctx context.Context, it *submission, c foreignClaim) (stri
 		held := text(reply)
 		if held == "" {
 			return "", nil
+		}
+		if c.kind == 'u' && !strings.HasPrefix(held, foreignMark) {
+			if !s.healUnique(ctx, c.segment, c.name, held) {
+				return held, nil // a job of the key's own segment, which gives it back itself
+			}
+			continue
 		}
 		segment, keep, id, err := parseHolder(held)
 		if err != nil || segment >= len(s.segments) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"time"
 )
@@ -129,7 +130,9 @@ func encodeRetry(r *RetrySpec) []byte {
 	}
 	b.dur(tagInitial, r.Initial)
 	b.dur(tagMax, r.Max)
-	b.num(tagFactor, int64(r.Factor*1000))
+	if r.Factor != 0 {
+		b.bytes(tagFactor, binary.BigEndian.AppendUint64(nil, math.Float64bits(r.Factor)))
+	}
 	if r.NoJitter {
 		b.num(tagNoJitter, 1)
 	}
@@ -232,14 +235,16 @@ func decodeRetry(data []byte) (*RetrySpec, error) {
 			return readDur(v, &r.Initial)
 		case tagMax:
 			return readDur(v, &r.Max)
-		case tagMaxAttempts, tagFactor, tagNoJitter:
+		case tagFactor:
+			if len(v) != 8 {
+				return errTruncated
+			}
+			r.Factor = math.Float64frombits(binary.BigEndian.Uint64(v))
+		case tagMaxAttempts, tagNoJitter:
 			n, err := readNum(v)
-			switch tag {
-			case tagMaxAttempts:
+			if tag == tagMaxAttempts {
 				r.MaxAttempts = int(n)
-			case tagFactor:
-				r.Factor = float64(n) / 1000
-			default:
+			} else {
 				r.NoJitter = n != 0
 			}
 			return err

@@ -1,3 +1,116 @@
-// Package store is everything of Carillon that knows Redis: keys, scripts and
-// the encoding of jobs.
+// Package store is everything of Carillon that knows Redis: keys, scripts, the
+// encoding of jobs, and which errors leave an outcome unknown. It decides
+// nothing about handlers, retries or time; the root package does.
+//
+// A state of a job is a structure in Redis. Each transition between two of them
+// is one Lua script in the directory lua, whose header is its signature.
+//
+// # Segments
+//
+// Every key begins with a hash tag, {NAMESPACE:S}, where S is the number of one
+// of the namespace's segments, from 0. A script touches the keys of one segment
+// only, so it runs within one Redis Cluster slot. The number of segments is
+// fixed in meta at the namespace's first start.
+//
+// A job lives in the segment that its mutex hashes to, else its unique key,
+// else its ID; a job of a schedule with neither lives with the schedule. An ID
+// that was made for a job whose segment does not follow from the ID ends in ~
+// and the segment in base 36. Where a job's unique key or its ID belongs to
+// another segment, that segment holds a claim; claims.go has the protocol.
+//
+// Names are escaped: control characters, space, and the characters % : { } are
+// written as %XX. No name can leave its part of a key.
+//
+// # Keys
+//
+// All names follow the hash tag and a colon.
+//
+//	key        type         holds                                         goes by
+//	meta       hash         segments, format; in segment 0                nothing
+//	j:ID       hash         record of a job, see below                    TTL once the job is final; trim by count
+//	q:P:QUEUE  stream       dispatched jobs of priority P: c h n l        entries: settle, cancel, reclaim; key: nothing
+//	due        sorted set   P:QUEUE:MUTEX:ID, score = start in ms         promote, cancel
+//	wait       sorted set   MUTEX:TICKET:P:QUEUE:ID, all scores 0         grant, cancel
+//	grant      sorted set   mutexes that are free while jobs wait         grant
+//	m:MUTEX    hash         h holder, t last token, n last ticket         TTL 1 h once free with nobody waiting
+//	u:KEY      string       ID of the job that holds the unique key       end of the job; TTL to the end of Unique.For
+//	t:TAG      set          IDs of unfinished jobs with the tag           end of the jobs
+//	cancels    hash         running jobs to be cancelled, by ID           settle, reclaim
+//	h:s h:f    stream       one entry for each job that succeeded,        TTL = age of the retention; trim by count
+//	h:c h:x                 failed, was cancelled, expired
+//	ev         stream       all other events                              TTL as h:f; about 10,000 entries
+//	workers    sorted set   instances, score = end of the lease in ms     leave, reclaim
+//	inst       hash         what instances say of themselves              leave, reclaim
+//	queues     set          every queue ever used; in segment 0           nothing
+//	paused     set          queues that are not read; in segment 0        pause
+//	s:NAME     hash         schedule: d definition, g generation,         schedule_drop
+//	                        n next tick, l last tick, e why parked
+//	plan       sorted set   names of schedules, score = next tick in ms   fire, schedule_drop, schedule_park
+//	relay      hash         fired jobs on their way to other segments     Relay
+//	l:ID       string       claim: segment of a job with another's ID     TTL 48 h, renewed hourly while known
+//	u:KEY      string       claim: SEGMENT:PERIOD:ID, a foreign job's     TTL 48 h, renewed hourly while it holds
+//	tend       sorted set   claims to renew, score = when in ms           Tend
+//	k:NAME     string       lease: owner and token                        TTL = the lease
+//	kt:NAME    string       last token of a lease                         TTL 24 h after the last holder took it
+//
+// The keys that nothing removes are bounded by the number of queues: four
+// streams for each queue and segment, one member of queues. Do not put user or
+// order numbers into queue names.
+//
+// Channels: ctl (to all instances), in:AWAITER (an awaited job is final),
+// free:NAME (a lease was given back). They carry hints; whoever listens also
+// asks.
+//
+// # The record of a job
+//
+//	j   the job as submitted, see codec.go     r   result
+//	s   when it was submitted, ms              g   progress
+//	p   place                                  k   checkpoint
+//	a   attempts so far                        c   reason of a cancel request
+//	f   failures since the last revive         e   why it was quarantined
+//	l   lost workers since the last revive     aw  inboxes of those who await it
+//	xN  end of attempt N, of the last 20: entry, outcome, ms it took, time, instance, error
+//
+// The place tells the structure: d in due, r in due after a failure, w TICKET
+// in wait, q ENTRY in its stream, and s f c x ENTRY for the entry in the
+// history of the outcome. v marks an ID whose submission was overtaken; it has
+// no job and lasts 1 h.
+//
+// An entry of a queue's stream has i the ID, a the attempt as a number or as
+// ATTEMPT/FAILURES/LOSSES, j the job unless it is longer than 4096 bytes, and m
+// the token of its mutex. An entry of a history has i, n (name), q (queue), a
+// and e (error). An entry of ev has t as well: retrying, revived, quarantined,
+// paused or resumed.
+//
+// # Rules of scripts
+//
+//  1. One file is one transition; its header names keys, arguments, replies,
+//     what makes it idempotent, and what happens without memory.
+//  2. All keys are in KEYS. Channels are arguments.
+//  3. Everything that can be refused is checked before the first write, for
+//     Redis does not roll back.
+//  4. Time comes from TIME only, in ms; numbers leave without an exponent.
+//  5. Sending a script twice does no harm, except fetch, which is not repeated.
+//  6. A script that must work when Redis is out of memory first writes by a
+//     command that needs none. No script has a shebang.
+//  7. A call carries at most 500 jobs or about 4 MiB.
+//
+// # What Redis must allow
+//
+// Version 6.2 or newer. A user that is limited by an ACL needs the keys
+// ~{NAMESPACE:*, the channels &{NAMESPACE:*, and (a draft, not yet tested)
+//
+//	+eval +evalsha +time +ping +hello +auth +select +publish +subscribe +unsubscribe
+//	+get +set +del +exists +pttl +pexpire +pexpireat +persist
+//	+hget +hmget +hgetall +hkeys +hset +hsetnx +hincrby +hdel
+//	+sadd +srem +scard +smembers +sscan
+//	+zadd +zrem +zscore +zcard +zrange +zrangebyscore +zrangebylex
+//	+xadd +xdel +xlen +xrange +xrevrange +xread +xreadgroup +xack +xpending +xtrim
+//	+xgroup|create +xgroup|delconsumer +xinfo|consumers
+//
+// and on Redis Cluster +cluster|slots +cluster|shards +command. The checks at
+// start also use INFO and CONFIG GET maxmemory-policy, and do without them when
+// they are denied. Before Redis 7, an ACL names XGROUP and XINFO without the
+// subcommand. A command that is missing from this list stops a script half way,
+// so grant all of them.
 package store

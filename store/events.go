@@ -40,16 +40,17 @@ func (k keys) eventStreams() []string {
 	return append(names, k.events())
 }
 
-// Events yields what happens from now on, or after the event that had the
+// Events yields what happens after this call, or after the event that had the
 // cursor. It ends with an error when ctx ends. Events of one job come in order.
 // Those older than the retention are gone.
 func (s *Store) Events(ctx context.Context, cursor string) iter.Seq2[Event, error] {
+	start, err := s.positions(ctx, cursor) // now, or what happens before the loop begins would be missed
 	return func(yield func(Event, error) bool) {
-		positions, err := s.positions(ctx, cursor)
 		if err != nil {
 			yield(Event{}, err)
 			return
 		}
+		positions := slices.Clone(start)
 		ctx, cancel := context.WithCancel(ctx)
 		batches := make(chan []streamEntry)
 		failed := make(chan error, len(s.segments))

@@ -22,6 +22,25 @@ func (s *Store) healUnique(ctx context.Context, segment int, name, holder string
 	return err == nil && number(reply) == 1
 }
 
+// freeUnique frees the unique key of a job that was refused, if its holder has
+// no right to it any more, wherever that holder lives.
+func (s *Store) freeUnique(ctx context.Context, it *submission, holder string) bool {
+	segment, keep, id, err := parseHolder(holder)
+	if err != nil {
+		return s.healUnique(ctx, it.segment, it.spec.Unique, holder)
+	}
+	if segment >= len(s.segments) {
+		return false
+	}
+	ended, err := s.claimEnded(ctx, 'u', segment, keep, id)
+	if err != nil || !ended {
+		return false
+	}
+	key := s.segments[it.segment].unique(it.spec.Unique)
+	reply, err := s.run(ctx, call{scriptUnclaim, []string{key}, []any{holder}})
+	return err == nil && number(reply) == 1
+}
+
 // healBatch is how many mutexes one pass looks at.
 const healBatch = 100
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"hash/fnv"
+	"strconv"
 	"strings"
 )
 
@@ -138,14 +139,14 @@ func unescape(s string) (string, bool) {
 			b.WriteByte(s[i])
 			continue
 		}
-		var c byte
 		if i+2 >= len(s) {
 			return "", false
 		}
-		if _, err := fmt.Sscanf(s[i+1:i+3], "%02X", &c); err != nil {
+		c, err := strconv.ParseUint(s[i+1:i+3], 16, 8)
+		if err != nil {
 			return "", false
 		}
-		b.WriteByte(c)
+		b.WriteByte(byte(c))
 		i += 2
 	}
 	return b.String(), true

@@ -95,7 +95,9 @@ func (s *Store) grant(ctx context.Context, segment int, name string) error {
 		var err error
 		if waiter != "" {
 			if r, err = parseWaiter(waiter); err != nil {
-				s.quarantine(ctx, segment, outcast{waiter: waiter, reason: err})
+				if _, err := s.quarantine(ctx, segment, outcast{waiter: waiter, reason: err}); err != nil {
+					return err
+				}
 				waiter = ""
 				continue
 			}
@@ -113,10 +115,12 @@ func (s *Store) grant(ctx context.Context, segment int, name string) error {
 		case answer[0] == 'w':
 			waiter = answer[1:]
 		default:
-			s.quarantine(ctx, segment, outcast{
+			if _, err := s.quarantine(ctx, segment, outcast{
 				id: r.id, waiter: waiter, queue: r.queue, priority: r.priority,
 				reason: fmt.Errorf("%w: %s", ErrDamaged, answer[1:]),
-			})
+			}); err != nil {
+				return err
+			}
 			waiter = ""
 		}
 	}
@@ -134,16 +138,19 @@ type outcast struct {
 	reason   error
 }
 
-// quarantineRef takes a member of due out of the way and returns 1 if it did.
+// quarantineRef takes a member of due out of the way and returns 1 if it is.
 func (s *Store) quarantineRef(ctx context.Context, segment int, member string, reason error, report func(string, error)) int {
 	o := outcast{ref: member, reason: reason}
 	if r, err := parseRef(member); err == nil {
 		o.id, o.queue, o.priority = r.id, r.queue, r.priority
 	}
-	if !s.quarantine(ctx, segment, o) {
+	removed, err := s.quarantine(ctx, segment, o)
+	if err != nil {
 		return 0
 	}
-	report(o.id, reason)
+	if removed {
+		report(o.id, reason)
+	}
 	return 1
 }
 
@@ -154,10 +161,12 @@ func (s *Store) Quarantine(ctx context.Context, e *Entry) bool {
 	if e.Spec != nil {
 		o.queue = e.Spec.Queue
 	}
-	return s.quarantine(ctx, e.Segment, o)
+	removed, _ := s.quarantine(ctx, e.Segment, o)
+	return removed
 }
 
-func (s *Store) quarantine(ctx context.Context, segment int, o outcast) bool {
+// quarantine reports whether the outcast was still in its place.
+func (s *Store) quarantine(ctx context.Context, segment int, o outcast) (bool, error) {
 	k := s.segments[segment]
 	if o.stream == "" {
 		queue, priority := o.queue, o.priority
@@ -183,7 +192,7 @@ func (s *Store) quarantine(ctx context.Context, segment int, o outcast) bool {
 		s.ttl(Failed), name, o.queue)
 	a.claims(k, spec)
 	reply, err := s.run(ctx, call{scriptQuarantine, a.keys, a.args})
-	return err == nil && number(at(reply, 0)) == 1
+	return number(at(reply, 0)) == 1, err
 }
 
 // Unusable reports whether an entry's error means that it can never run, as

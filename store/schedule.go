@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -137,6 +138,7 @@ func (s *Store) Fire(ctx context.Context, sched *Schedule, following time.Time, 
 		it.segment = segment
 		it.id = s.inSegment(it.id, segment)
 	}
+	it.receipt.ID = it.id
 	relayed := it.segment != segment || len(it.foreign) > 0
 
 	next := ""
@@ -169,6 +171,10 @@ func (s *Store) Fire(ctx context.Context, sched *Schedule, following time.Time, 
 	case answer != "" && answer[0] == 'e':
 		return it.id, false, fmt.Errorf("fire: %w: %s", ErrDamaged, answer[1:])
 	default:
+		if holder, ok := strings.CutPrefix(answer, "u"); ok && s.healUnique(ctx, segment, spec.Unique, holder) {
+			receipts, errs := s.Submit(ctx, []NewJob{{ID: it.id, Spec: spec}})
+			return receipts[0].ID, true, errs[0]
+		}
 		it.answer(answer)
 		return it.receipt.ID, true, it.err
 	}

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -110,7 +111,7 @@ func (g *signals) unsubscribe(ctx context.Context, p *redis.PubSub, channel stri
 }
 
 func (g *signals) deliver(p *redis.PubSub) {
-	for m := range p.ChannelWithSubscriptions(redis.WithChannelSize(1000)) {
+	for m := range p.ChannelWithSubscriptions(redis.WithChannelSize(1000), redis.WithChannelHealthCheckInterval(g.store.silence())) {
 		switch m := m.(type) {
 		case *redis.Subscription:
 			if m.Kind == "subscribe" {
@@ -120,6 +121,17 @@ func (g *signals) deliver(p *redis.PubSub) {
 			g.pass(m.Channel, m.Payload)
 		}
 	}
+}
+
+// silence is how long a subscription may be quiet before it is checked with a
+// ping: 3 s, or as long as the caller's client waits for replies if that is
+// more. In virtual time carillontest makes it long, for each ping costs.
+func (s *Store) silence() time.Duration {
+	const usual = 3 * time.Second
+	if c, ok := s.source.(*redis.Client); ok {
+		return max(usual, c.Options().ReadTimeout)
+	}
+	return usual
 }
 
 func (g *signals) pass(channel, hint string) {
@@ -145,7 +157,8 @@ func (g *signals) close() {
 
 // Control returns hints for running instances: "c ID" a job is to be cancelled,
 // "p" the paused queues changed, "d SEGMENT MS" and "s SEGMENT MS" a job or a
-// schedule became the next one of its segment, "" look at everything.
+// schedule became the next one of its segment, "l" an instance left, "" look at
+// everything.
 func (s *Store) Control() (hints <-chan string, stop func()) {
 	return s.signals.listen(s.control())
 }

@@ -270,6 +270,20 @@ func (s *Store) runAll(ctx context.Context, calls []call) ([]any, []error) {
 	return replies, errs
 }
 
+// distinct joins errors, those of the same text once: all segments of a server
+// that is away say the same.
+func distinct(errs []error) error {
+	seen := make(map[string]bool)
+	var different []error
+	for _, err := range errs {
+		if err != nil && !seen[err.Error()] {
+			seen[err.Error()] = true
+			different = append(different, err)
+		}
+	}
+	return errors.Join(different...)
+}
+
 // worst picks the error that asks for another try, if there is one.
 func worst(errs []error) error {
 	for _, err := range errs {

@@ -108,7 +108,11 @@ func (it *submission) answer(a string) {
 		it.again = true
 		it.err = fmt.Errorf("%w: the ID was given up by a concurrent submission", ErrConflict)
 	case a[0] == 'u':
-		it.receipt = Receipt{ID: a[1:], Duplicate: true}
+		holder := a[1:]
+		if _, _, id, err := parseHolder(holder); err == nil {
+			holder = id
+		}
+		it.receipt = Receipt{ID: holder, Duplicate: true}
 	default:
 		it.err = fmt.Errorf("%w: %s", ErrDamaged, strings.TrimPrefix(a, "e"))
 	}
@@ -134,8 +138,8 @@ func (s *Store) submitBatch(ctx context.Context, batch []*submission) {
 			case errs[i] != nil:
 				it.err = errs[i]
 			case j < len(answers):
-				if holder, ok := strings.CutPrefix(answers[j], "u"); ok && !it.healed &&
-					s.healUnique(ctx, it.segment, it.spec.Unique, holder) {
+				holder, taken := strings.CutPrefix(answers[j], "u")
+				if taken && !it.healed && s.freeUnique(ctx, it, holder) {
 					it.healed = true
 					s.submitBatch(ctx, []*submission{it})
 					continue
@@ -246,6 +250,9 @@ const flushTimeout = 15 * time.Second
 func (g *grouper) do(ctx context.Context, items []*submission) error {
 	if len(items) == 0 {
 		return nil
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		return fmt.Errorf("submit: %w: %w", ErrUnavailable, cause)
 	}
 	mine := &handIn{items: items, done: make(chan struct{})}
 	g.mu.Lock()

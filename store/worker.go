@@ -51,18 +51,22 @@ func (s *Store) Join(ctx context.Context, instance string, lease time.Duration, 
 		calls[i] = call{scriptJoin, a.keys, a.args}
 	}
 	_, errs := s.runAll(ctx, calls)
-	return errors.Join(errs...)
+	return distinct(errs)
 }
 
-// Leave takes an instance out of every segment. What is still pending for it is
-// reclaimed by others at once.
+// Leave takes an instance out of every segment, and tells the others, for they
+// share its segments now. What is still pending for it is reclaimed by them at
+// once.
 func (s *Store) Leave(ctx context.Context, instance string, queues []string) error {
 	calls := make([]call, len(s.segments))
 	for i := range s.segments {
 		calls[i] = s.leaveCall(i, instance, queues)
 	}
 	_, errs := s.runAll(ctx, calls)
-	return errors.Join(errs...)
+	if rdb, err := s.client(); err == nil {
+		_, _, _ = within(ctx, func() (int64, error) { return rdb.Publish(ctx, s.control(), "l").Result() }) // a hint may be lost
+	}
+	return distinct(errs)
 }
 
 func (s *Store) leaveCall(segment int, instance string, queues []string) call {
@@ -126,7 +130,7 @@ func (s *Store) Heartbeat(ctx context.Context, instance string, lease time.Durat
 			p.Live = texts(at(r, 4))
 		}
 	}
-	return p, errors.Join(errs...)
+	return p, distinct(errs)
 }
 
 // KnownBy counts entries by stream, for [Store.Heartbeat].
