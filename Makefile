@@ -51,6 +51,10 @@ bench: ## latency benchmarks of the root package; BENCH=regexp selects
 examples: ## run the quick start
 	go run ./examples/quickstart
 
+.PHONY: digest-proof
+digest-proof: ## digest Go's source with three workers, one of them killed
+	DIGEST_PROOF=full go test -count=1 -run TestProof -v ./examples/digest
+
 .PHONY: ci
 ci: ## everything that has to pass before a merge
 	.ci/run

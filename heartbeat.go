@@ -41,14 +41,27 @@ func (in *instance) beat() {
 			return
 		}
 		sent := time.Now()
-		if err := in.pulse(in.keeping); err != nil {
-			if failures++; failures == 1 {
+		if err := in.pulseBy(alive.Add(deadline(in.config.LeaseTTL))); err != nil {
+			failures++
+			if in.warned.lately("heartbeat") {
 				in.log.Warn("carillon: heartbeat failed, trying again", "error", err)
 			}
 			continue
 		}
 		alive, failures = sent, 0
 	}
+}
+
+// pulseBy is pulse, given up at the local deadline: what has to stop then must
+// not wait for a heartbeat that hangs.
+func (in *instance) pulseBy(trusted time.Time) error {
+	ctx := in.keeping
+	if time.Now().Before(trusted) {
+		limit, cancel := context.WithDeadline(ctx, trusted)
+		defer cancel()
+		ctx = limit
+	}
+	return in.pulse(ctx)
 }
 
 // pulse sends one heartbeat and acts on the reply.

@@ -51,7 +51,7 @@ type instance struct {
 	finished   atomic.Int64 // outcomes recorded
 	pauseHints atomic.Int64
 	left       chan struct{} // another instance has left
-	stopping   atomic.Bool // no new attempt starts
+	stopping   atomic.Bool   // no new attempt starts
 
 	reading       context.Context // ends first
 	stopReading   context.CancelFunc
@@ -71,6 +71,7 @@ func newInstance(ctx context.Context, s *Scheduler, handlers map[string]registra
 		queues: slices.Sorted(maps.Keys(s.config.Queues)), knobs: knobs.From(ctx), started: time.Now(),
 		pools: make(map[string]*pool), startEnded: make(chan struct{}), left: make(chan struct{}, 1),
 	}
+	in.config.LeaseTTL = cmp.Or(in.knobs.Lease, in.config.LeaseTTL)
 	in.log = s.log.With("instance", in.id)
 	base := context.WithoutCancel(ctx)
 	in.reading, in.stopReading = context.WithCancel(base)
@@ -275,6 +276,20 @@ func (in *instance) abandonStuck(_ context.Context) {
 type onceEach struct{ seen sync.Map }
 
 func (o *onceEach) first(key string) bool {
-	_, loaded := o.seen.LoadOrStore(key, struct{}{})
+	_, loaded := o.seen.LoadOrStore(key, time.Now())
 	return !loaded
+}
+
+// quietFor is how long a trouble that many goroutines meet is logged once.
+const quietFor = 10 * time.Second
+
+// lately reports whether it is the first call for the key in quietFor.
+func (o *onceEach) lately(key string) bool {
+	now := time.Now()
+	last, loaded := o.seen.LoadOrStore(key, now)
+	if !loaded {
+		return true
+	}
+	at, ok := last.(time.Time)
+	return ok && now.Sub(at) >= quietFor && o.seen.CompareAndSwap(key, last, now)
 }

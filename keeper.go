@@ -60,7 +60,8 @@ func (k *keeper) poll() time.Duration {
 	if p := k.instance.knobs.Poll; p > 0 {
 		return p
 	}
-	return max(pollEvery, pollEvery*time.Duration(k.instance.store.Segments())/6)
+	often := max(pollEvery, pollEvery*time.Duration(k.instance.store.Segments())/6)
+	return min(often, k.instance.config.LeaseTTL/3) // a lapsed lease is seen before half another one has passed
 }
 
 func (k *keeper) run() {
@@ -73,7 +74,8 @@ func (k *keeper) run() {
 			if ctx.Err() != nil {
 				return
 			}
-			if failures++; failures == 1 {
+			failures++
+			if in.warned.lately("housekeeping") {
 				in.log.Warn("carillon: housekeeping failed, trying again", "segment", k.segment, "error", err)
 			}
 			if errors.Is(err, ErrUnavailable) || errors.Is(err, ErrUncertain) {

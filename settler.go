@@ -139,7 +139,7 @@ func (s *settler) send(batch []store.Settlement) (again []store.Settlement) {
 		switch {
 		case errors.Is(err, ErrUnavailable), errors.Is(err, ErrUncertain):
 			again = append(again, o)
-			if in.warned.first("settle") {
+			if in.warned.lately("settle") {
 				in.log.Warn("carillon: outcomes cannot be recorded yet, trying again", "error", err)
 			}
 			continue

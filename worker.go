@@ -107,7 +107,7 @@ func (r *reader) recover(ctx context.Context, err error, failures int) {
 			return
 		}
 	}
-	if failures == 1 && !store.Interrupted(err) {
+	if !store.Interrupted(err) && in.warned.lately("reading") {
 		in.log.Warn("carillon: reading failed, trying again", "queue", r.queue, "error", err)
 	}
 	pause(ctx, backoff(failures))

@@ -47,11 +47,14 @@
 //	                        n next tick, l last tick, e why parked
 //	plan       sorted set   names of schedules, score = next tick in ms   fire, schedule_drop, schedule_park
 //	relay      hash         fired jobs on their way to other segments     Relay
-//	l:ID       string       claim: segment of a job with another's ID     TTL 48 h, renewed hourly while known
-//	u:KEY      string       claim: SEGMENT:PERIOD:ID, a foreign job's     TTL 48 h, renewed hourly while it holds
+//	l:ID       string       claim: where the job with this ID is          TTL 48 h, renewed hourly while known
+//	u:KEY      string       claim of a job in another segment             TTL 48 h, renewed hourly while it holds
 //	tend       sorted set   claims to renew, score = when in ms           Tend
 //	k:NAME     string       lease: owner and token                        TTL = the lease
 //	kt:NAME    string       last token of a lease                         TTL 24 h after the last holder took it
+//
+// A claim is the character U+0001 and then SEGMENT:PERIOD:ID, the period of
+// Unique.For in ms.
 //
 // The keys that nothing removes are bounded by the number of queues: four
 // streams for each queue and segment, one member of queues. Do not put user or

@@ -34,7 +34,7 @@ func (s *Store) Cancel(ctx context.Context, id, reason string) (State, error) {
 		return "", err
 	}
 	if number(at(reply, 1)) == 1 {
-		_ = s.grant(ctx, segment, escape(spec.Mutex)) // stays in grant until somebody succeeds
+		_ = s.grant(ctx, segment, escape(spec.Mutex), s.reportDamage) // stays in grant until somebody succeeds
 	}
 	switch state := text(at(reply, 0)); state {
 	case "":
@@ -130,6 +130,10 @@ func (s *Store) Trim(ctx context.Context, segment int) (int, error) {
 		for {
 			n, err := s.trim(ctx, segment, state, limit, bound.Age)
 			total += n
+			if errors.Is(err, ErrDamaged) {
+				s.reportDamage("", fmt.Errorf("history of %s: %w", state, err))
+				break
+			}
 			if err != nil {
 				return total, err
 			}

@@ -64,9 +64,14 @@ func (s *Store) Promote(ctx context.Context, segment int, report func(id string,
 		t.Now, t.NextDue, t.NextTick = millis(at(reply, 0)), millis(at(reply, 1)), millis(at(reply, 2))
 		t.Lapsed = text(at(reply, 3))
 		for _, name := range texts(at(reply, 5)) {
-			if err := s.grant(ctx, segment, name); err != nil {
+			if err := s.grant(ctx, segment, name, report); errors.Is(err, ErrDamaged) {
+				s.reportDamage("", err) // the other mutexes need not wait
+			} else if err != nil {
 				return t, err
 			}
+		}
+		for _, key := range texts(at(reply, 7)) {
+			s.reportDamage("", fmt.Errorf("%w: the type of key %s is foreign", ErrDamaged, clip(key, 200)))
 		}
 		stuck := len(due) > 0 && n == len(bad)/2 && gone == 0
 		if due = texts(at(reply, 4)); len(due) == 0 {
@@ -79,8 +84,8 @@ func (s *Store) Promote(ctx context.Context, segment int, report func(id string,
 }
 
 // grant gives a free mutex to the job that waits longest. name is escaped, as
-// scripts return it.
-func (s *Store) grant(ctx context.Context, segment int, name string) error {
+// scripts return it; report hears of jobs that cannot have it.
+func (s *Store) grant(ctx context.Context, segment int, name string, report func(string, error)) error {
 	k := s.segments[segment]
 	mutex, ok := unescape(name)
 	if !ok {
@@ -95,9 +100,10 @@ func (s *Store) grant(ctx context.Context, segment int, name string) error {
 		var err error
 		if waiter != "" {
 			if r, err = parseWaiter(waiter); err != nil {
-				if _, err := s.quarantine(ctx, segment, outcast{waiter: waiter, reason: err}); err != nil {
-					return err
+				if _, failed := s.quarantine(ctx, segment, outcast{waiter: waiter, reason: err}); failed != nil {
+					return failed
 				}
+				report("", err)
 				waiter = ""
 				continue
 			}
@@ -115,11 +121,15 @@ func (s *Store) grant(ctx context.Context, segment int, name string) error {
 		case answer[0] == 'w':
 			waiter = answer[1:]
 		default:
-			if _, err := s.quarantine(ctx, segment, outcast{
-				id: r.id, waiter: waiter, queue: r.queue, priority: r.priority,
-				reason: fmt.Errorf("%w: %s", ErrDamaged, answer[1:]),
-			}); err != nil {
+			reason := fmt.Errorf("%w: %s", ErrDamaged, answer[1:])
+			removed, err := s.quarantine(ctx, segment, outcast{
+				id: r.id, waiter: waiter, queue: r.queue, priority: r.priority, reason: reason,
+			})
+			if err != nil {
 				return err
+			}
+			if removed {
+				report(r.id, reason)
 			}
 			waiter = ""
 		}

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -110,7 +111,7 @@ func (s *Store) reclaimEntries(ctx context.Context, segment int, instance string
 	k := s.segments[segment]
 	var streams streamSet
 	var jobs argList
-	n := 0
+	var sent []*Entry
 	for _, e := range entries {
 		if e.Unusable() {
 			if s.Quarantine(ctx, e) {
@@ -125,19 +126,19 @@ func (s *Store) reclaimEntries(ctx context.Context, segment int, instance string
 		if spec.Retain > 0 {
 			ttl = text(ceilMillis(spec.Retain))
 		}
-		n++
+		sent = append(sent, e)
 		jobs.arg(e.ID, e.entry, streams.of(e.stream), spec.Name, spec.Queue, ttl)
 		jobs.key(k.record(e.ID))
 		jobs.claims(k, s.localSpec(segment, spec))
 	}
-	if n == 0 {
+	if len(sent) == 0 {
 		return progress, nil
 	}
 	var a argList
-	a.key(k.workers(), k.due(), k.wait(), k.grant(), k.cancels(), k.history(Failed), k.history(Cancelled))
+	a.key(k.workers(), k.due(), k.wait(), k.grant(), k.cancels(), k.history(Failed), k.history(Cancelled), k.events())
 	a.key(streams.names...)
 	a.key(jobs.keys...)
-	a.arg(instance, lossLimit, s.inboxPrefix(), s.ttl(Failed), s.ttl(Cancelled), len(streams.names), n)
+	a.arg(instance, lossLimit, s.inboxPrefix(), s.ttl(Failed), s.ttl(Cancelled), len(streams.names), len(sent))
 	a.arg(jobs.args...)
 	reply, err := s.run(ctx, call{scriptReclaim, a.keys, a.args})
 	if err != nil {
@@ -147,7 +148,7 @@ func (s *Store) reclaimEntries(ctx context.Context, segment int, instance string
 		done.Alive = true
 		return false, nil
 	}
-	for _, code := range list(at(reply, 0)) {
+	for i, code := range list(at(reply, 0)) {
 		switch number(code) {
 		case 1:
 			done.Again++
@@ -155,13 +156,14 @@ func (s *Store) reclaimEntries(ctx context.Context, segment int, instance string
 			done.Ended++
 		case -2:
 			done.Broken++
+			report(sent[i].ID, fmt.Errorf("the record is damaged or gone: %w", ErrDamaged))
 		default:
 			continue
 		}
 		progress = true
 	}
 	for _, name := range texts(at(reply, 1)) {
-		if err := s.grant(ctx, segment, name); err != nil {
+		if err := s.grant(ctx, segment, name, report); err != nil {
 			return progress, err
 		}
 	}

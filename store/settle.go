@@ -54,7 +54,7 @@ func (s *Store) Settle(ctx context.Context, instance string, batch []Settlement)
 		}
 		for _, name := range texts(at(replies[c], 1)) {
 			// Best effort: the name stays in grant until somebody succeeds.
-			_ = s.grant(ctx, segments[c], name)
+			_ = s.grant(ctx, segments[c], name, s.reportDamage)
 		}
 	}
 	return cancelled, errs
@@ -70,6 +70,8 @@ func settled(code int64) (cancelled bool, err error) {
 		return false, fmt.Errorf("settle: %w: not yet expired", ErrState)
 	case -2:
 		return false, fmt.Errorf("settle: %w: the record is gone", ErrDamaged)
+	case -3:
+		return false, fmt.Errorf("settle: %w: the job failed, for a key that it needs is not ours", ErrDamaged)
 	}
 	return false, fmt.Errorf("settle: %w", ErrFenced)
 }

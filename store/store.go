@@ -57,6 +57,7 @@ type Store struct {
 	opened atomic.Bool // the meta key agrees
 
 	queuesKnown sync.Map // queue -> time it was last announced
+	damage      sync.Map // texts of damage that was logged
 	submits     grouper
 	signals     *signals
 }
@@ -401,6 +402,13 @@ func (s *Store) Now(ctx context.Context) (time.Time, error) {
 	return read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) (time.Time, error) {
 		return rdb.Time(ctx).Result()
 	})
+}
+
+// reportDamage logs foreign or damaged data that was found in passing, once.
+func (s *Store) reportDamage(id string, err error) {
+	if _, before := s.damage.LoadOrStore(id+" "+err.Error(), true); !before && s.options.Logger != nil {
+		s.options.Logger.Error("carillon: foreign or damaged data was passed over", "job", id, "error", err)
+	}
 }
 
 func sleep(ctx context.Context, d time.Duration) error {

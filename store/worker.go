@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -63,10 +64,13 @@ func (s *Store) Leave(ctx context.Context, instance string, queues []string) err
 		calls[i] = s.leaveCall(i, instance, queues)
 	}
 	_, errs := s.runAll(ctx, calls)
-	if rdb, err := s.client(); err == nil {
-		_, _, _ = within(ctx, func() (int64, error) { return rdb.Publish(ctx, s.control(), "l").Result() }) // a hint may be lost
+	if err := errors.Join(errs...); err != nil {
+		return err
 	}
-	return distinct(errs)
+	if rdb, err := s.client(); err == nil { // a hint: its loss is no failure
+		_, _, _ = within(ctx, func() (int64, error) { return rdb.Publish(ctx, s.control(), "l").Result() })
+	}
+	return nil
 }
 
 func (s *Store) leaveCall(segment int, instance string, queues []string) call {
@@ -151,8 +155,9 @@ type Reader struct {
 	instance string
 	segments []int
 	streams  []string
-	of       []int // segment of each stream
-	turn     int   // rotates who is served first
+	of       []int           // segment of each stream
+	turn     int             // rotates who is served first
+	foreign  map[string]bool // streams that are not ours
 	block    time.Duration
 	rdb      redis.UniversalClient
 	hangUp   func() error // closes rdb, once
@@ -260,24 +265,25 @@ func (r *Reader) shareOrder() []int {
 // Wait blocks until entries arrive, at most for the reader's block time, and takes
 // them: up to n from one stream. After a while without any it returns nothing.
 func (r *Reader) Wait(ctx context.Context, n int) ([]*Entry, error) {
-	ids := make([]string, len(r.streams))
-	for i := range ids {
-		ids[i] = ">"
-	}
-	return r.xread(ctx, ids, max(1, n/len(r.streams)), r.block)
+	return r.xread(ctx, ">", max(1, n/len(r.streams)), r.block)
 }
 
 // Pending returns what Redis holds as delivered to the instance: entries whose
 // reply was lost are among them.
 func (r *Reader) Pending(ctx context.Context) ([]*Entry, error) {
-	ids := make([]string, len(r.streams))
-	for i := range ids {
-		ids[i] = "0"
-	}
-	return r.xread(ctx, ids, 10_000, -1)
+	return r.xread(ctx, "0", 10_000, -1)
 }
 
-func (r *Reader) xread(ctx context.Context, ids []string, count int, block time.Duration) ([]*Entry, error) {
+func (r *Reader) xread(ctx context.Context, from string, count int, block time.Duration) ([]*Entry, error) {
+	streams := r.ours()
+	if len(streams) == 0 {
+		_ = sleep(ctx, max(0, block))
+		return nil, r.inspect(ctx)
+	}
+	args := slices.Clone(streams)
+	for range streams {
+		args = append(args, from)
+	}
 	rdb := r.rdb
 	if block < 0 { // not for a connection that may be blocked or closed
 		var err error
@@ -286,12 +292,21 @@ func (r *Reader) xread(ctx context.Context, ids []string, count int, block time.
 		}
 	}
 	reply, err := rdb.XReadGroup(ctx, &redis.XReadGroupArgs{
-		Group: group, Consumer: r.instance, Streams: append(append([]string{}, r.streams...), ids...),
+		Group: group, Consumer: r.instance, Streams: args,
 		Count: int64(count), Block: block,
 	}).Result()
 	if err != nil {
 		if errors.Is(err, redis.Nil) {
+			if len(r.foreign) > 0 {
+				return nil, r.inspect(ctx)
+			}
 			return nil, nil
+		}
+		if hasReply(err, "WRONGTYPE") {
+			before := len(r.foreign)
+			if inspected := r.inspect(ctx); inspected != nil || len(r.foreign) != before {
+				return nil, inspected
+			}
 		}
 		return nil, fmt.Errorf("read: %w", err)
 	}
@@ -306,6 +321,40 @@ func (r *Reader) xread(ctx context.Context, ids []string, count int, block time.
 		}
 	}
 	return entries, r.store.complete(ctx, entries)
+}
+
+// ours lists the streams that can be read.
+func (r *Reader) ours() []string {
+	return slices.DeleteFunc(slices.Clone(r.streams), func(name string) bool { return r.foreign[name] })
+}
+
+// inspect finds out which of the keys hold something else than a stream. They
+// are not read until that is gone.
+func (r *Reader) inspect(ctx context.Context) error {
+	types, err := read(ctx, r.store, func(ctx context.Context, rdb redis.UniversalClient) ([]*redis.StatusCmd, error) {
+		cmds := make([]*redis.StatusCmd, len(r.streams))
+		_, err := rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+			for i, name := range r.streams {
+				cmds[i] = p.Type(ctx, name)
+			}
+			return nil
+		})
+		return cmds, err
+	})
+	if err != nil {
+		return err
+	}
+	r.foreign = nil
+	for i, name := range r.streams {
+		if kind := types[i].Val(); kind != "stream" && kind != "none" {
+			if r.foreign == nil {
+				r.foreign = make(map[string]bool)
+			}
+			r.foreign[name] = true
+			r.store.reportDamage("", fmt.Errorf("%w: key %s is a %s, not a stream", ErrDamaged, clip(name, 200), kind))
+		}
+	}
+	return nil
 }
 
 // decode reads an entry of a stream. What cannot be read is returned with Err,

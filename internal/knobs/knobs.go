@@ -10,13 +10,14 @@ import (
 // Knobs replace intervals that users have no reason to change. Zero values
 // leave the default.
 type Knobs struct {
-	Poll  time.Duration // how often an instance looks at a segment without being told
+	Poll  time.Duration // how often an instance looks at a segment, and Await at a job, without being told
 	Block time.Duration // longest blocking read
+	Lease time.Duration // of the instance, without the limits of Config.LeaseTTL
 }
 
 type key struct{}
 
-// With returns a context for Start or Run.
+// With returns a context for Start, Run or Await.
 func With(ctx context.Context, k Knobs) context.Context {
 	return context.WithValue(ctx, key{}, k)
 }

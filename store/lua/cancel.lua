@@ -21,19 +21,19 @@ if state == 'q' then
   local pending = try('XPENDING', stream, 'w', rest, rest, 1)
   if pending[1] then
     if not job[2] then
-      call('ZREM', due, '')
+      try('ZREM', due, '')
       call('HSET', record, 'c', reason)
       call('HSET', cancels, id, int(now))
     end
     call('PUBLISH', channel, 'c ' .. id)
     return {'q', 0}
   end
-  call('XDEL', stream, rest)
+  try('XDEL', stream, rest)
   state = 'n'
 elseif state == 'w' then
-  call('ZREM', wait, before .. rest .. after)
+  try('ZREM', wait, before .. rest .. after)
 else
-  call('ZREM', due, ref)
+  try('ZREM', due, ref)
   state = 'd'
 end
 call('HSET', record, 'c', reason)

@@ -8,17 +8,19 @@
 -- include: base mutex dispatch
 local wait, grant, mutex = key(), key(), key()
 local name, named, id = arg(), arg(), arg()
-if call('HGET', mutex, 'h') then
+local holder = try('HGET', mutex, 'h')
+if type(holder) == 'string' then
   call('ZREM', grant, name)
   return ''
 end
 local first = first_waiter(wait, name)
 if not first then
   call('ZREM', grant, name)
-  call('PEXPIRE', mutex, 3600000)
+  if not holder then call('PEXPIRE', mutex, 3600000) end
   return ''
 end
 if first ~= named then return 'w' .. first end
+if holder then return 'e' .. holder.err end
 local record, stream = key(), key()
 local job = try('HMGET', record, 'j', 'a', 'f', 'l')
 if job.err then return 'e' .. job.err end

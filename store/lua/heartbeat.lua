@@ -18,7 +18,8 @@ if alive == 1 then
   for i, stream in ipairs(streams) do
     local known = tonumber(arg())
     local pending = try('XPENDING', stream, 'w', '-', '+', known + 1, instance)
-    if pending.err or #pending > known then missed[#missed + 1] = i end
+    local foreign = pending.err and pending.err:find('WRONGTYPE', 1, true)
+    if not foreign and (pending.err or #pending > known) then missed[#missed + 1] = i end
   end
 end
 return {

@@ -3,7 +3,8 @@
 -- ARGV: number of streams, number of jobs, then for each job: ref, id, index of its stream, mutex name or '', route;
 --       then how many due refs to return
 -- Returns: now, score of the next due job or -1, next tick in plan or -1, oldest lapsed worker or '',
---       refs that are due, mutexes to grant, refs that cannot be promoted each followed by the reason
+--       refs that are due, mutexes to grant, refs that cannot be promoted each followed by the reason, sets
+--       whose type is foreign
 -- Idempotent: a job whose score is above the server's time, or that left due, is passed over
 -- Memory: works when Redis is out of memory (the first write is ZREM)
 -- include: base mutex dispatch
@@ -23,13 +24,13 @@ for _ = 1, tonumber(arg()) do
   if score and tonumber(score) <= now then
     local job = try('HMGET', record, 'j', 'a', 'f', 'l')
     local length = try('XLEN', stream)
-    local held = mutex and try('HGET', mutex, 'h')
+    local problem = mutex and unsound(mutex, wait, grant)
     if job.err then
       reject(ref, job.err)
     elseif type(length) == 'table' then
       reject(ref, length.err)
-    elseif type(held) == 'table' and held.err then
-      reject(ref, held.err)
+    elseif problem then
+      reject(ref, problem)
     elseif not job[1] then
       reject(ref, 'the record is gone')
     else
@@ -45,15 +46,23 @@ for _ = 1, tonumber(arg()) do
   end
 end
 
+local foreign = {}
+
+-- ours reads a set of a foreign type as empty, so that it holds up nothing else.
+local function ours(set, reply)
+  if not reply.err then return reply end
+  foreign[#foreign + 1] = set
+  return {}
+end
+
 local function head(set)
-  local h = call('ZRANGE', set, 0, 0, 'WITHSCORES')
+  local h = ours(set, try('ZRANGE', set, 0, 0, 'WITHSCORES'))
   return h[2] and int(tonumber(h[2])) or '-1'
 end
 
-local lapsed = call('ZRANGEBYSCORE', workers, '-inf', int(now), 'LIMIT', 0, 1)
+local lapsed = ours(workers, try('ZRANGEBYSCORE', workers, '-inf', int(now), 'LIMIT', 0, 1))
+local next_due, next_tick = head(due), head(plan)
+local refs = next_due ~= '-1' and call('ZRANGEBYSCORE', due, '-inf', int(now), 'LIMIT', 0, tonumber(arg())) or {}
 return {
-  int(now), head(due), head(plan), lapsed[1] or '',
-  call('ZRANGEBYSCORE', due, '-inf', int(now), 'LIMIT', 0, tonumber(arg())),
-  call('ZRANGE', grant, 0, 99),
-  bad,
+  int(now), next_due, next_tick, lapsed[1] or '', refs, ours(grant, try('ZRANGE', grant, 0, 99)), bad, foreign,
 }

@@ -16,8 +16,8 @@ if token ~= '' then
   local gone = try('XDEL', stream, token)
   if acked == 1 or gone == 1 then removed = 1 end
 end
-if ref ~= '' then removed = removed + call('ZREM', due, ref) end
-if waiter ~= '' then removed = removed + call('ZREM', wait, waiter) end
+if ref ~= '' and try('ZREM', due, ref) == 1 then removed = removed + 1 end
+if waiter ~= '' and try('ZREM', wait, waiter) == 1 then removed = removed + 1 end
 if removed == 0 then return {0, 0} end
 local freed = false
 local job = id ~= '' and try('HMGET', record, 'p', 'a', 'aw', 's')
@@ -28,6 +28,6 @@ if job and not job.err and job[1] and job[1]:find('^[drwq]') and (job[1]:sub(1, 
     submitted = job[4], claims = c, wait = wait, grant = grant})
   keep_histories()
 end
-call('XADD', events, 'MAXLEN', '~', 10000, '*', 't', 'quarantined', 'i', id, 'n', name, 'q', queue, 'a', '0', 'e', reason)
+try('XADD', events, 'MAXLEN', '~', 10000, '*', 't', 'quarantined', 'i', id, 'n', name, 'q', queue, 'a', '0', 'e', reason)
 call('PEXPIRE', events, ttl)
 return {1, freed and 1 or 0}

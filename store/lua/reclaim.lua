@@ -1,6 +1,7 @@
 -- reclaim takes the work of a lapsed instance from it: each pending entry is dispatched anew under a new token, or
 -- the job is final when it was cancelled or has lost too many workers.
--- KEYS: workers, due, wait, grant, cancels, histories (failed, cancelled), streams, then for each job: record, claims
+-- KEYS: workers, due, wait, grant, cancels, histories (failed, cancelled), events, streams, then for each job: record,
+--       claims
 -- ARGV: instance, limit of losses, inbox channel prefix, history TTLs (failed, cancelled), number of streams,
 --       number of jobs, then for each job: id, token, index of its stream, name, queue, record TTL in ms or '', claims
 -- Returns: -1 the instance is alive; otherwise one answer for each job (1 dispatched, 2 cancelled, 3 failed, 0 passed
@@ -10,6 +11,7 @@
 -- include: base mutex dispatch claims finish
 local workers, due, wait, grant, cancels = key(), key(), key(), key(), key()
 local history = {f = key(), c = key()}
+local events = key()
 local instance, limit, inbox = arg(), tonumber(arg()), arg()
 local ttl = {f = arg(), c = arg()}
 local streams = keylist()
@@ -24,7 +26,13 @@ local function reclaim()
   local job = try('HMGET', record, 'p', 'j', 'a', 'f', 'l', 'c', 'aw', 's')
   if try('XACK', stream, 'w', token) ~= 1 then return 0 end
   call('XDEL', stream, token)
-  if job.err or not job[1] or not job[2] then return -2 end
+  if job.err or not job[1] or not job[2] then
+    if let_go(c, id, 0, wait, grant) then freed[#freed + 1] = c.name end
+    try('XADD', events, 'MAXLEN', '~', 10000, '*', 't', 'quarantined', 'i', id, 'n', name, 'q', queue, 'a', '0',
+      'e', job.err or 'the record is gone')
+    call('PEXPIRE', events, ttl.f)
+    return -2
+  end
   if job[1] ~= 'q' .. token then return 0 end
 
   local attempt, losses = job[3], (tonumber(job[5]) or 0) + 1
@@ -36,6 +44,9 @@ local function reclaim()
     call('HDEL', cancels, id)
   elseif losses >= limit then
     state, err = 'f', 'the job lost its worker ' .. losses .. ' times'
+  elseif c and c.mutex and unsound(c.mutex, wait, grant) then
+    state, err = 'f', 'quarantined: ' .. unsound(c.mutex, wait, grant)
+    call('HSET', record, 'e', err)
   end
   if state then
     if finish({record = record, id = id, name = name, queue = queue, attempt = attempt, err = err, state = state,

@@ -18,16 +18,22 @@ if c and c.unique then
   local holder = call('GET', c.unique)
   if holder and holder ~= id then return 'u' .. holder end
 end
+local planned_for = try('ZCARD', due)
+if type(planned_for) == 'table' then return redis.error_reply(planned_for.err) end
+for _, tag in ipairs(c and c.tags or {}) do
+  local probe = try('SCARD', tag)
+  if type(probe) == 'table' then return redis.error_reply(probe.err) end
+end
 call('HSET', record, 'p', 'd')
 call('HDEL', record, 'f', 'l', 'c', 'e', 'r')
 call('PERSIST', record)
-call('XDEL', history, place:sub(2))
+try('XDEL', history, place:sub(2))
 if c then
   if c.unique then call('SET', c.unique, id) end
   for _, tag in ipairs(c.tags) do call('SADD', tag, id) end
 end
 plan(due, ref, now)
-call('XADD', events, 'MAXLEN', '~', 10000, '*', 't', 'revived', 'i', id, 'n', name, 'q', queue, 'a', '0', 'e', '')
+try('XADD', events, 'MAXLEN', '~', 10000, '*', 't', 'revived', 'i', id, 'n', name, 'q', queue, 'a', '0', 'e', '')
 call('PEXPIRE', events, ttl)
 wake(due, channel, segment)
 return 'ok'

@@ -7,8 +7,8 @@
 --       outcomes: s succeeded, f failed, c cancelled, x expired (delay = expiry), r retry, z snooze, b back to
 --       the workers, u no handler here (planned again after delay, uncharged)
 -- Returns: one answer for each job: 1 settled, 2 settled before by this same call, 3 cancelled instead,
---       0 fenced: the token is not the current one, -1 not yet expired, -2 the record is damaged or gone;
---       then names of mutexes to grant
+--       0 fenced: the token is not the current one, -1 not yet expired, -2 the record is damaged or gone,
+--       -3 failed instead: a key it needs is not ours; then names of mutexes to grant
 -- Idempotent: by XACK of the token; the attempt log tells a repetition from a stale attempt
 -- Memory: works when Redis is out of memory (the first write is XACK)
 -- include: base mutex dispatch plan claims finish
@@ -38,10 +38,23 @@ local function settle()
     return 0
   end
   call('XDEL', stream, token)
-  if job.err or not job[1] then return -2 end
+  if job.err or not job[1] then
+    if let_go(c, id, 0, wait, grant) then freed[#freed + 1] = c.name end
+    try('XADD', events, 'MAXLEN', '~', 10000, '*', 't', 'quarantined', 'i', id, 'n', name, 'q', queue, 'a', attempt,
+      'e', job.err or 'the record is gone')
+    call('PEXPIRE', events, ttl.f)
+    return -2
+  end
   if job[1] ~= 'q' .. token then return 0 end
 
   local answer = 1
+  local problem
+  if outcome == 'r' or outcome == 'z' or outcome == 'u' then problem = try('ZCARD', due) end
+  if outcome == 'b' and c and c.mutex then problem = {err = unsound(c.mutex, wait, grant)} end
+  if type(problem) == 'table' and problem.err then
+    outcome, err, answer = 'f', 'quarantined: ' .. problem.err .. '; ' .. err, -3
+    call('HSET', record, 'e', err)
+  end
   local logged = outcome
   local cancelled = job[2]
   if cancelled then
@@ -76,7 +89,7 @@ local function settle()
   if outcome == 'r' then
     call('HSET', record, 'p', 'r')
     call('HINCRBY', record, 'f', 1)
-    call('XADD', events, 'MAXLEN', '~', 10000, '*', 't', 'retrying', 'i', id, 'n', name, 'q', queue, 'a', attempt, 'e', err)
+    try('XADD', events, 'MAXLEN', '~', 10000, '*', 't', 'retrying', 'i', id, 'n', name, 'q', queue, 'a', attempt, 'e', err)
     call('PEXPIRE', events, ttl.f)
   else
     call('HSET', record, 'p', 'd')

@@ -27,10 +27,10 @@ local function accept(due, wait, grant, tend, streams)
       if type(holder) == 'table' and holder.err then return 'e' .. holder.err end
       if holder and holder ~= id then return 'u' .. holder end
     end
-    local probe = c.mutex and try('HGET', c.mutex, 'h')
-    if type(probe) == 'table' and probe.err then return 'e' .. probe.err end
+    local problem = c.mutex and unsound(c.mutex, wait, grant)
+    if problem then return 'e' .. problem end
     for _, tag in ipairs(c.tags) do
-      probe = try('SCARD', tag)
+      local probe = try('SCARD', tag)
       if type(probe) == 'table' and probe.err then return 'e' .. probe.err end
     end
   end

@@ -11,7 +11,16 @@ local function mint(previous)
 end
 
 local function first_waiter(wait, name)
-  return call('ZRANGEBYLEX', wait, '[' .. name .. ':', '(' .. name .. ';', 'LIMIT', 0, 1)[1]
+  return try('ZRANGEBYLEX', wait, '[' .. name .. ':', '(' .. name .. ';', 'LIMIT', 0, 1)[1]
+end
+
+-- unsound tells why a mutex cannot be used: the type of a key is not ours. take
+-- and enqueue must not be called then.
+local function unsound(mutex, wait, grant)
+  local held, waiting, granting = try('HGET', mutex, 'h'), try('ZCARD', wait), try('ZCARD', grant)
+  if type(held) == 'table' then return held.err end
+  if type(waiting) == 'table' then return waiting.err end
+  if type(granting) == 'table' then return granting.err end
 end
 
 -- take answers a token when id holds the mutex from now on. It answers nil when
@@ -38,7 +47,7 @@ end
 -- free ends id's hold. The last token is remembered for an hour, so that tokens
 -- keep growing even when the server's clock is set back meanwhile.
 local function free(mutex, wait, grant, name, id)
-  if call('HGET', mutex, 'h') ~= id then return false end
+  if unsound(mutex, wait, grant) or call('HGET', mutex, 'h') ~= id then return false end
   call('HDEL', mutex, 'h')
   if first_waiter(wait, name) then
     call('ZADD', grant, now, name)

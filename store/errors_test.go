@@ -1,0 +1,124 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/carillon-go/carillon/internal/redistest"
+)
+
+// replied is an error that a server sent.
+type replied string
+
+func (e replied) Error() string { return string(e) }
+func (e replied) RedisError()   {}
+
+func TestJudgeAndClassify(t *testing.T) {
+	dial := &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
+	for name, c := range map[string]struct {
+		err  error
+		want verdict
+		is   error // what a caller is told; nil = neither unavailable nor uncertain
+	}{
+		"loading":             {replied("LOADING Redis is loading the dataset in memory"), later, ErrUnavailable},
+		"read only":           {replied("READONLY You can't write against a read only replica."), later, ErrUnavailable},
+		"read only in script": {replied("READONLY You can't write against a read only replica. script: abc, on @user_script:1."), later, ErrUnavailable},
+		"cluster down":        {replied("CLUSTERDOWN The cluster is down"), later, ErrUnavailable},
+		"master down":         {replied("MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'."), later, ErrUnavailable},
+		"try again":           {replied("TRYAGAIN Multiple keys request during rehashing of slot"), later, ErrUnavailable},
+		"busy":                {replied("BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE."), later, ErrUnavailable},
+		"no replicas":         {replied("NOREPLICAS Not enough good replicas to write."), later, ErrUnavailable},
+		"misconf":             {replied("MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk."), later, ErrUnavailable},
+		"too many clients":    {replied("ERR max number of clients reached"), later, ErrUnavailable},
+		"out of memory":       {replied("OOM command not allowed when used memory > 'maxmemory'."), final, ErrUnavailable},
+		"no permission":       {replied("NOPERM User x has no permissions to run the 'evalsha' command"), final, ErrUnavailable},
+		"wrong password":      {replied("WRONGPASS invalid username-password pair or user is disabled."), final, ErrUnavailable},
+		"no password":         {replied("NOAUTH Authentication required."), final, ErrUnavailable},
+		"wrong type":          {replied("WRONGTYPE Operation against a key holding the wrong kind of value"), final, ErrDamaged},
+		"a mistake":           {replied("ERR Error running script"), final, nil},
+		"a busy group":        {replied("BUSYGROUP Consumer Group name already exists"), final, nil},
+		"refused":             {dial, notSent, ErrUnavailable},
+		"refused, wrapped":    {fmt.Errorf("failed to dial after 5 attempts: %w", dial), notSent, ErrUnavailable},
+		"no such host":        {&net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host"}}, notSent, ErrUnavailable},
+		"dial took too long":  {&net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded}, notSent, ErrUnavailable},
+		"pool exhausted":      {redis.ErrPoolTimeout, notSent, ErrUnavailable},
+		"closed client":       {redis.ErrClosed, notSent, ErrUnavailable},
+		"no sentinel":         {errors.New("redis: all sentinels specified in configuration are unreachable"), notSent, ErrUnavailable},
+		"end of file":         {io.EOF, unknown, ErrUncertain},
+		"cut reply":           {io.ErrUnexpectedEOF, unknown, ErrUncertain},
+		"reset":               {&net.OpError{Op: "read", Err: syscall.ECONNRESET}, unknown, ErrUncertain},
+		"broken pipe":         {&net.OpError{Op: "write", Err: syscall.EPIPE}, unknown, ErrUncertain},
+		"no reply in time":    {&net.OpError{Op: "read", Err: os.ErrDeadlineExceeded}, unknown, ErrUncertain},
+		"closed connection":   {net.ErrClosed, unknown, ErrUncertain},
+		"cancelled":           {context.Canceled, unknown, ErrUncertain},
+		"deadline":            {context.DeadlineExceeded, unknown, ErrUncertain},
+		"anything else":       {errors.New("what is this"), unknown, ErrUncertain},
+	} {
+		t.Run(name, func(t *testing.T) {
+			assert.Equal(t, c.want, judge(c.err))
+			got := classify(c.err, false)
+			require.ErrorIs(t, got, c.err)
+			for _, sentinel := range []error{ErrUnavailable, ErrUncertain, ErrDamaged} {
+				assert.Equal(t, sentinel == c.is, errors.Is(got, sentinel), "%v: %v", sentinel, got)
+			}
+			if c.want != final {
+				again := classify(c.err, true)
+				assert.ErrorIs(t, again, ErrUncertain, "after a try that may have been executed")
+				assert.NotErrorIs(t, again, ErrUnavailable)
+			}
+		})
+	}
+}
+
+// The verdicts of the table on errors that go-redis really makes.
+func TestVerdictsOfRealErrors(t *testing.T) {
+	server := redistest.Single(t)
+	client := func(edit func(*redis.Options)) *redis.Client {
+		o := server.Options()
+		o.MaxRetries = -1
+		o.ContextTimeoutEnabled = true
+		o.DialerRetries = 1
+		edit(o)
+		c := redis.NewClient(o)
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	ping := func(c *redis.Client) error { return c.Ping(t.Context()).Err() }
+
+	wrong := client(func(o *redis.Options) { o.Username, o.Password = "nobody", "x" })
+	assert.ErrorIs(t, classify(ping(wrong), false), ErrUnavailable)
+
+	impatient := client(func(o *redis.Options) { o.ReadTimeout = 50 * time.Millisecond })
+	require.NoError(t, ping(impatient))
+	server.Pause(t)
+	assert.Equal(t, unknown, judge(ping(impatient)))
+	server.Resume(t)
+
+	closed := client(func(*redis.Options) {})
+	closed.Close()
+	assert.Equal(t, notSent, judge(ping(closed)))
+
+	one := client(func(o *redis.Options) { o.PoolSize, o.PoolTimeout = 1, 10*time.Millisecond })
+	held := one.Conn()
+	require.NoError(t, held.Ping(t.Context()).Err())
+	assert.Equal(t, notSent, judge(ping(one)))
+	held.Close()
+
+	connected := client(func(*redis.Options) {})
+	require.NoError(t, ping(connected))
+	server.Kill()
+	assert.Equal(t, notSent, judge(ping(connected)), "the dead connection is found before anything is written to it")
+	fresh := client(func(*redis.Options) {})
+	assert.Equal(t, notSent, judge(ping(fresh)))
+}
