@@ -3,6 +3,7 @@ package carillon
 import (
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -11,11 +12,11 @@ import (
 )
 
 // beat sends heartbeats until keeping ends, and one when an instance has left,
-// for its reply tells who owns which segment now. When none got through for almost a
-// lease, jobs that hold a mutex are stopped: the mutex may be another's soon.
+// for its reply tells who owns which segment now. When none got through to a
+// segment for almost a lease, its jobs that hold a mutex are stopped: the mutex
+// may be another's soon.
 func (in *instance) beat() {
 	every := in.config.LeaseTTL / 3
-	alive := time.Now() // when the last heartbeat that got through was sent
 	failures := 0
 	for {
 		wait := every
@@ -23,12 +24,14 @@ func (in *instance) beat() {
 			wait = min(every, max(backoff(failures), every/10))
 		}
 		timer := time.NewTimer(wait)
-		limit := time.NewTimer(max(0, time.Until(alive.Add(deadline(in.config.LeaseTTL)))))
+		limit := time.NewTimer(time.Until(in.trusted()))
 		select {
 		case <-timer.C:
 		case <-in.left:
 		case <-limit.C:
-			in.running.stop(func(e *store.Entry) bool { return e.Mutex != 0 }, ErrLeaseLost)
+			in.running.stop(func(e *store.Entry) bool {
+				return e.Mutex != 0 && time.Since(in.alive[e.Segment]) >= deadline(in.config.LeaseTTL)
+			}, ErrLeaseLost)
 			select {
 			case <-timer.C:
 			case <-in.keeping.Done():
@@ -40,67 +43,75 @@ func (in *instance) beat() {
 		if in.keeping.Err() != nil {
 			return
 		}
-		sent := time.Now()
-		if err := in.pulseBy(alive.Add(deadline(in.config.LeaseTTL))); err != nil {
+		if err := in.pulseInTime(); err != nil {
 			failures++
 			if in.warned.lately("heartbeat") {
 				in.log.Warn("carillon: heartbeat failed, trying again", "error", err)
 			}
 			continue
 		}
-		alive, failures = sent, 0
+		failures = 0
 	}
 }
 
-// pulseBy is pulse, given up at the local deadline: what has to stop then must
-// not wait for a heartbeat that hangs.
-func (in *instance) pulseBy(trusted time.Time) error {
+// trusted returns until when the lease of every segment can be relied on.
+func (in *instance) trusted() time.Time {
+	return slices.MinFunc(in.alive, time.Time.Compare).Add(deadline(in.config.LeaseTTL))
+}
+
+// pulseInTime is pulse, given up at the local deadline: what has to stop then
+// must not wait for a heartbeat that hangs.
+func (in *instance) pulseInTime() error {
 	ctx := in.keeping
-	if time.Now().Before(trusted) {
-		limit, cancel := context.WithDeadline(ctx, trusted)
+	if t := in.trusted(); time.Now().Before(t) {
+		limit, cancel := context.WithDeadline(ctx, t)
 		defer cancel()
 		ctx = limit
 	}
 	return in.pulse(ctx)
 }
 
-// pulse sends one heartbeat and acts on the reply.
+// pulse sends one heartbeat to every segment and acts on the replies. A segment
+// that cannot be reached does not keep the others from being served.
 func (in *instance) pulse(ctx context.Context) error {
 	limit, cancel := context.WithTimeout(ctx, max(in.config.LeaseTTL/3, 50*time.Millisecond))
 	defer cancel()
 	sent, hinted := time.Now(), in.pauseHints.Load()
 	entries := in.running.all()
-	p, err := in.store.Heartbeat(limit, in.id, in.config.LeaseTTL, in.queues, len(entries), store.KnownBy(entries))
-	if err != nil {
-		if in.keeping.Err() == nil {
-			in.grace.begin(in.config.LeaseTTL)
+	p, errs := in.store.Heartbeat(limit, in.id, in.config.LeaseTTL, in.queues, len(entries), store.KnownBy(entries))
+	for segment, err := range errs {
+		if err == nil {
+			in.alive[segment] = sent
+		} else if in.keeping.Err() == nil {
+			in.keepers[segment].grace.begin(in.config.LeaseTTL)
 		}
-		return err
 	}
-	in.clock.learn(p.Now, sent)
 	in.stopCancelled(p.Cancelled)
-	if in.pauseHints.Load() == hinted { // otherwise the reply may be older than what the hint led to
-		in.applyPauses(p.Paused)
-	}
 	if p.Missed {
 		for _, r := range in.readers {
 			r.doubt.Store(true)
 		}
 	}
-	if p.Dead {
-		in.declaredDead(limit)
+	if len(p.Dead) > 0 {
+		in.declaredDead(limit, p.Dead)
 	}
-	for _, k := range in.keepers {
-		k.own(limit, p.Live)
+	if errs[0] == nil { // the first segment tells what concerns all
+		in.clock.learn(p.Now, sent)
+		if in.pauseHints.Load() == hinted { // otherwise the reply may be older than what the hint led to
+			in.applyPauses(p.Paused)
+		}
+		for _, k := range in.keepers {
+			k.own(limit, p.Live)
+		}
 	}
-	return nil
+	return store.Distinct(errs)
 }
 
-// declaredDead joins again. What ran here runs elsewhere by now, so its
-// outcomes will be refused; its contexts end.
-func (in *instance) declaredDead(ctx context.Context) {
-	in.log.Warn("carillon: the lease had lapsed and the instance was declared dead; joining again")
-	in.running.stop(func(*store.Entry) bool { return true }, ErrLeaseLost)
+// declaredDead joins again. What ran here in these segments runs elsewhere by
+// now, so its outcomes will be refused; its contexts end.
+func (in *instance) declaredDead(ctx context.Context, segments []int) {
+	in.log.Warn("carillon: the lease had lapsed and the instance was declared dead; joining again", "segments", segments)
+	in.running.stop(func(e *store.Entry) bool { return slices.Contains(segments, e.Segment) }, ErrLeaseLost)
 	if err := in.join(ctx); err != nil && !errors.Is(err, ErrClosed) {
 		in.log.Warn("carillon: joining again failed, the next heartbeat tries", "error", err)
 	}

@@ -46,7 +46,7 @@ type instance struct {
 	settler    *settler
 	keepers    []*keeper
 	clock      clock
-	grace      outage
+	alive      []time.Time // of each segment: when the last heartbeat that got through was sent; for pulse
 	warned     onceEach
 	finished   atomic.Int64 // outcomes recorded
 	pauseHints atomic.Int64
@@ -98,17 +98,20 @@ func (in *instance) start(ctx context.Context) error {
 	if err := in.retry(ctx, "register", in.join); err != nil {
 		return err
 	}
-	in.grace.begin(in.config.LeaseTTL)
 	block := cmp.Or(in.knobs.Block, blockTime)
 	for _, q := range in.queues {
 		p := newPool(in.config.Queues[q])
 		in.pools[q] = p
-		for _, r := range in.store.Readers(in.id, q, block) {
-			in.readers = append(in.readers, &reader{instance: in, queue: q, pool: p, source: r})
+		sources := in.store.Readers(in.id, q, block)
+		for _, r := range sources {
+			in.readers = append(in.readers, &reader{instance: in, queue: q, pool: p, source: r, peers: len(sources)})
 		}
 	}
 	for segment := range in.store.Segments() {
-		in.keepers = append(in.keepers, newKeeper(in, segment))
+		k := newKeeper(in, segment)
+		k.grace.begin(in.config.LeaseTTL)
+		in.keepers = append(in.keepers, k)
+		in.alive = append(in.alive, time.Now())
 	}
 	hints, unlisten := in.store.Control()
 	in.unlistenHints = unlisten
@@ -218,10 +221,7 @@ func (in *instance) shutdown(ctx context.Context) error {
 		in.log.Warn("carillon: shutdown: ending the contexts of running jobs", "jobs", left)
 	}
 	in.stopJobs(ErrShutdown)
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), stuckGrace)
-	if ctx.Err() != nil {
-		cancel() // the caller's patience has ended
-	}
+	grace, cancel := context.WithTimeout(ctx, stuckGrace)
 	in.running.wait(grace)
 	cancel()
 
@@ -266,6 +266,9 @@ func (in *instance) releaseUnread(ctx context.Context) {
 // abandonStuck gives the jobs of handlers that ignore their contexts to others.
 func (in *instance) abandonStuck(_ context.Context) {
 	for _, e := range in.running.abandon() {
+		if e.Unusable() {
+			continue // its quarantine is under way
+		}
 		in.log.Error("carillon: a handler ignores the end of its context and is left behind",
 			"job", e.ID, "name", e.Spec.Name, "attempt", e.Attempt)
 		in.settler.put(store.Settlement{Entry: e, Outcome: store.Release, Error: ErrShutdown.Error()})

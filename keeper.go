@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"hash/fnv"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -26,7 +27,9 @@ type keeper struct {
 	mine  bool // the live instances' hashes say so
 	lease *store.Lease
 
-	lapsed  string // an instance whose lease had lapsed at the last look
+	grace   outage
+	lapsed  []string // instances whose leases had lapsed at the last look
+	healed  string   // how far the mutexes were looked through
 	trimmed time.Time
 	trimAt  int64 // finished jobs of this instance at that time
 	swept   time.Time
@@ -79,7 +82,7 @@ func (k *keeper) run() {
 				in.log.Warn("carillon: housekeeping failed, trying again", "segment", k.segment, "error", err)
 			}
 			if errors.Is(err, ErrUnavailable) || errors.Is(err, ErrUncertain) {
-				in.grace.begin(in.config.LeaseTTL)
+				k.grace.begin(in.config.LeaseTTL)
 			}
 			pause(ctx, max(retryEvery, backoff(failures)))
 			continue
@@ -162,30 +165,28 @@ func (k *keeper) report(id string, err error) {
 // kills them.
 const lossLimit = 3
 
-// reclaim gives the work of a lapsed instance to the others. The owner of the
+// reclaim gives the work of lapsed instances to the others. The owner of the
 // segment does so at once, the others when it is still undone at their next look.
-func (k *keeper) reclaim(ctx context.Context, lapsed string) error {
+func (k *keeper) reclaim(ctx context.Context, lapsed []string) error {
 	in := k.instance
-	if lapsed == "" || lapsed == in.id || !in.grace.over() {
-		k.lapsed = ""
-		return nil
+	if !k.grace.over() {
+		lapsed = nil
 	}
-	if k.lapsed != lapsed {
-		k.lapsed = lapsed
-		if !k.owner() {
-			return nil
+	before := k.lapsed
+	k.lapsed = lapsed
+	for _, lost := range lapsed {
+		if lost == in.id || !k.owner() && !slices.Contains(before, lost) {
+			continue
+		}
+		done, err := in.store.Reclaim(ctx, k.segment, lost, lossLimit, k.report)
+		if err != nil {
+			return err
+		}
+		if done.Again+done.Ended+done.Broken > 0 {
+			in.log.Warn("carillon: reclaimed the work of a lost instance", "lost", lost, "segment", k.segment,
+				"again", done.Again, "ended", done.Ended, "quarantined", done.Broken)
 		}
 	}
-	done, err := in.store.Reclaim(ctx, k.segment, lapsed, lossLimit, k.report)
-	if err != nil || done.Alive {
-		return err
-	}
-	k.lapsed = ""
-	if done.Again+done.Ended+done.Broken > 0 {
-		in.log.Warn("carillon: reclaimed the work of a lost instance", "lost", lapsed, "segment", k.segment,
-			"again", done.Again, "ended", done.Ended, "quarantined", done.Broken)
-	}
-	k.hint(time.Time{}) // there may be another one
 	return nil
 }
 
@@ -194,7 +195,7 @@ func (k *keeper) tidy(ctx context.Context) error {
 	in := k.instance
 	now := time.Now()
 	finished := in.finished.Load()
-	if finished-k.trimAt >= trimAfter || k.owner() && now.Sub(k.trimmed) >= trimEvery {
+	if finished-k.trimAt >= trimAfter || k.owner() && now.Sub(k.trimmed) >= max(trimEvery, in.knobs.Poll) {
 		k.trimAt, k.trimmed = finished, now
 		if _, err := in.store.Trim(ctx, k.segment); err != nil {
 			return err
@@ -203,7 +204,7 @@ func (k *keeper) tidy(ctx context.Context) error {
 	if !k.owner() {
 		return nil
 	}
-	if now.Sub(k.swept) >= max(in.config.LeaseTTL, time.Second) && in.grace.over() {
+	if now.Sub(k.swept) >= max(in.config.LeaseTTL, time.Second) && k.grace.over() {
 		k.swept = now
 		strays, err := in.store.Strays(ctx, k.segment, in.config.LeaseTTL)
 		if err != nil {
@@ -215,12 +216,13 @@ func (k *keeper) tidy(ctx context.Context) error {
 			}
 		}
 	}
-	if now.Sub(k.tended) >= tendEvery {
+	if now.Sub(k.tended) >= max(tendEvery, in.knobs.Poll) {
 		k.tended = now
 		if err := in.store.Relay(ctx, k.segment); err != nil {
 			return err
 		}
-		freed, err := in.store.HealMutexes(ctx, k.segment)
+		freed, next, err := in.store.HealMutexes(ctx, k.segment, k.healed)
+		k.healed = next
 		if freed > 0 {
 			in.log.Warn("carillon: mutexes had been left behind and were freed", "segment", k.segment, "mutexes", freed)
 		}
@@ -228,8 +230,7 @@ func (k *keeper) tidy(ctx context.Context) error {
 			return err
 		}
 		if in.store.Segments() > 1 {
-			_, err := in.store.Tend(ctx, k.segment)
-			return err
+			return in.store.Tend(ctx, k.segment)
 		}
 	}
 	return nil

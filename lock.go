@@ -52,6 +52,7 @@ func (s *Scheduler) Lock(ctx context.Context, name string) (*Lease, error) {
 		select {
 		case <-released:
 		case <-timer.C:
+		case <-s.store.Done():
 		case <-ctx.Done():
 			timer.Stop()
 			return nil, &Error{Op: "lock", Job: name, Err: context.Cause(ctx)}
@@ -102,6 +103,9 @@ func (l *Lease) keep(trusted time.Time) {
 	for {
 		select {
 		case <-l.ctx.Done():
+			return
+		case <-l.store.Done():
+			l.cancel(ErrLeaseLost) // nobody renews it any more
 			return
 		case <-next.C:
 		}

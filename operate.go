@@ -79,6 +79,8 @@ func (s *Scheduler) Await(ctx context.Context, id string) (*JobInfo, error) {
 				waiting = hint != id && hint != ""
 			case <-poll.C:
 				waiting = false
+			case <-s.store.Done():
+				waiting = false
 			case <-ctx.Done():
 				return nil, &Error{Op: "await", Job: id, Err: context.Cause(ctx)}
 			}

@@ -61,6 +61,7 @@ func (r *Retry) validate(field string, travels bool) (errs []error) {
 	for i, d := range r.Delays {
 		if d < 0 || d > maxDelay {
 			errs = append(errs, invalid(field+".Delays", "entry %d, %v, is not between 0 and %v", i, d, maxDelay))
+			break
 		}
 	}
 	if len(r.Delays) > 1000 {

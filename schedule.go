@@ -125,8 +125,10 @@ func newPlanner(s Spec, zone string) (*planner, []error) {
 		for _, t := range s.at {
 			if t.IsZero() {
 				errs = append(errs, invalid("Spec", "an instant is the zero time"))
+				break
 			} else if err := validTime("Spec", t); err != nil {
 				errs = append(errs, err)
+				break
 			}
 		}
 	}
@@ -341,62 +343,71 @@ const fireBatch = 100
 // fire creates the jobs of all ticks that have come and returns the next tick
 // of the segment; zero when only schedules are left that others must fire.
 func (in *instance) fire(ctx context.Context, segment int, now time.Time) (time.Time, error) {
-	park := func(name string, reason error) {
-		if in.warned.first("schedule " + name) {
-			in.log.Error("carillon: a schedule cannot be used and was taken out of the plan", "schedule", name, "error", reason)
-		}
-		_, _ = in.store.ParkSchedule(ctx, name, reason.Error()) // or the next round does
-	}
-	due, err := in.store.DueSchedules(ctx, segment, fireBatch, now, park)
-	if err != nil {
-		return time.Time{}, err
-	}
-	done := 0
-	for _, stored := range due {
-		d, p, err := readDefinition(stored)
-		switch {
-		case errors.Is(err, store.ErrNewer):
-			if in.warned.first("newer schedule " + stored.Name) {
-				in.log.Warn("carillon: a schedule was stored by a newer release and is left to it", "schedule", stored.Name)
-			}
-			continue
-		case err != nil:
-			park(stored.Name, err)
-			continue
-		case stored.Next.IsZero():
-			park(stored.Name, errors.New("it is in the plan without a next tick"))
-			continue
-		}
-		if err := in.fireOne(ctx, stored, d, p, now); err != nil {
+	left := 0 // schedules that stay in their place
+	for {
+		due, err := in.store.DueSchedules(ctx, segment, left, fireBatch, now)
+		if err != nil {
 			return time.Time{}, err
 		}
-		done++
+		for _, stored := range due {
+			moved, err := in.fireOne(ctx, stored, now)
+			if err != nil {
+				return time.Time{}, err
+			}
+			if !moved {
+				left++
+			}
+		}
+		if len(due) < fireBatch {
+			break
+		}
 	}
-	next, err := in.store.NextTick(ctx, segment)
-	if done == 0 && !next.After(now) {
-		next = time.Time{}
-	}
-	return next, err
+	return in.store.NextTick(ctx, segment, now)
 }
 
-func (in *instance) fireOne(ctx context.Context, stored *store.Schedule, d *definition, p *planner, now time.Time) error {
+// fireOne fires one schedule, or takes it out of the plan when it cannot be
+// used. It reports false when the schedule stays where it was.
+func (in *instance) fireOne(ctx context.Context, stored *store.Schedule, now time.Time) (bool, error) {
+	if stored.Parked != "" {
+		return in.park(ctx, stored, errors.New(stored.Parked))
+	}
+	d, p, err := readDefinition(stored)
+	switch {
+	case errors.Is(err, store.ErrNewer):
+		if in.warned.first("newer schedule " + stored.Name) {
+			in.log.Warn("carillon: a schedule was stored by a newer release and is left to it", "schedule", stored.Name)
+		}
+		return false, nil
+	case err != nil:
+		return in.park(ctx, stored, err)
+	case stored.Next.IsZero():
+		return in.park(ctx, stored, errors.New("it is in the plan without a next tick"))
+	}
 	job := d.Job.Job
 	job.Args = d.Job.Args
 	spec, err := job.spec(maxPayload)
 	if err != nil {
-		return err
+		return in.park(ctx, stored, err)
 	}
 	spec.Schedule, spec.Tick = stored.Name, stored.Next
 	following := p.next(stored.Next, later(now, stored.Next))
 	id, fired, err := in.store.Fire(ctx, stored, following, spec)
-	if errors.Is(err, ErrDamaged) || errors.Is(err, ErrConflict) {
+	switch {
+	case errors.Is(err, ErrDamaged), errors.Is(err, ErrConflict):
 		in.log.Error("carillon: the job of a tick could not be created", "schedule", stored.Name, "tick", stored.Next, "error", err)
-		return nil
-	}
-	if err == nil && fired {
+		return fired, nil
+	case err == nil && fired:
 		in.log.Debug("carillon: schedule fired", "schedule", stored.Name, "tick", stored.Next, "job", id)
 	}
-	return err
+	return true, err
+}
+
+func (in *instance) park(ctx context.Context, stored *store.Schedule, reason error) (bool, error) {
+	parked, err := in.store.ParkSchedule(ctx, stored.Name, stored.Definition, reason.Error())
+	if parked && in.warned.first("schedule "+stored.Name) {
+		in.log.Error("carillon: a schedule cannot be used and was taken out of the plan", "schedule", stored.Name, "error", reason)
+	}
+	return parked, err
 }
 
 func later(a, b time.Time) time.Time {

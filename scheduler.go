@@ -225,14 +225,17 @@ func (s *Scheduler) Start(ctx context.Context) error {
 		s.mu.Unlock()
 		return &Error{Op: "start", Err: errors.Join(problems...)}
 	}
-	s.life = running
 	handlers := maps.Clone(s.handlers)
 	for name, r := range handlers {
 		for _, m := range slices.Backward(s.middleware) {
-			r.handler = m(r.handler)
+			if r.handler = m(r.handler); isNil(r.handler) {
+				s.mu.Unlock()
+				return &Error{Op: "start", Job: name, Err: invalid("middleware", "returned a nil handler")}
+			}
 		}
 		handlers[name] = r
 	}
+	s.life = running
 	in := newInstance(ctx, s, handlers)
 	s.instance = in
 	s.mu.Unlock()

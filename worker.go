@@ -28,6 +28,7 @@ type reader struct {
 	queue    string
 	pool     *pool
 	source   *store.Reader
+	peers    int         // how many readers share the pool
 	credit   int         // eighths of starts that the low priorities may claim
 	doubt    atomic.Bool // something may be pending that this process does not know
 }
@@ -38,7 +39,7 @@ func (r *reader) run() {
 	ctx := in.reading
 	failures := 0
 	for r.pool.ready(ctx) && in.settler.ready(ctx) {
-		entries, err := r.read(ctx)
+		err := r.read(ctx)
 		if ctx.Err() != nil {
 			return // what was delivered is pending and released by the shutdown
 		}
@@ -48,52 +49,69 @@ func (r *reader) run() {
 			continue
 		}
 		failures = 0
-		r.start(entries)
 	}
 }
 
-// read takes entries: at once if there are any, otherwise it waits for the
-// first ones.
-func (r *reader) read(ctx context.Context) ([]*store.Entry, error) {
+// read takes entries and starts them: at once if there are any, otherwise it
+// waits for the first ones.
+func (r *reader) read(ctx context.Context) error {
 	if r.doubt.Swap(false) {
 		if err := r.adopt(ctx); err != nil {
-			return nil, err // the failure leads to another doubt
+			return err // the failure leads to another doubt
 		}
 	}
-	n := min(r.pool.free(), fetchLimit)
+	// Slots are reserved, for other readers of the queue may fetch as well.
+	n := r.pool.reserve(fetchLimit)
 	if n == 0 {
-		return nil, nil
+		return nil
 	}
 	r.credit += n
 	share := min(r.credit/shareOf, n)
 	entries, err := r.source.Fetch(ctx, n, share)
-	if err != nil || len(entries) > 0 {
-		r.credit -= share * shareOf
-		return entries, err
+	if err != nil {
+		r.pool.give(n)
+		return err
 	}
+	if len(entries) > 0 {
+		r.credit -= share * shareOf
+		started := r.start(entries, n)
+		r.pool.give(n - started)
+		return nil
+	}
+	r.pool.give(n)
 	r.credit = 0
-	for n > 0 && !r.doubt.Load() && ctx.Err() == nil { // n is 0 while paused
-		if entries, err = r.source.Wait(ctx, n); err != nil || len(entries) > 0 {
-			break
+	// While it waits, a reader holds no slot: others may need it. In the rare
+	// case that entries come and the slots are gone, they are given back.
+	for n > 0 && len(entries) == 0 && !r.doubt.Load() && ctx.Err() == nil { // n is 0 while paused
+		if entries, err = r.source.Wait(ctx, max(1, n/r.peers)); err != nil {
+			return err
 		}
 		n = min(r.pool.free(), fetchLimit)
 	}
-	return entries, err
+	if len(entries) > 0 && ctx.Err() == nil {
+		n = r.pool.reserve(len(entries))
+		r.pool.give(n - r.start(entries, n))
+	}
+	return nil
 }
 
-// start runs entries for which there is a slot and gives the others back.
-func (r *reader) start(entries []*store.Entry) {
+// start runs entries in the slots that are reserved for them and gives the
+// others back. It returns how many slots are in use now.
+func (r *reader) start(entries []*store.Entry, slots int) int {
 	in := r.instance
+	used := 0
 	for _, e := range entries {
 		if !in.running.add(e) {
 			continue // taken up before
 		}
-		if in.stopping.Load() || !r.pool.take() {
+		if in.stopping.Load() || used == slots {
 			in.release(e)
 			continue
 		}
+		used++
 		go in.execute(e, r.pool) // ends with its handler; in.running joins it
 	}
+	return used
 }
 
 // recover waits after a failed read. A reply may be lost after Redis delivered,
@@ -121,7 +139,9 @@ func (r *reader) adopt(ctx context.Context) error {
 	known := r.instance.running.keys()
 	entries, err := r.source.Pending(ctx)
 	if err == nil {
-		r.start(slices.DeleteFunc(entries, func(e *store.Entry) bool { return known[e.Key()] }))
+		entries = slices.DeleteFunc(entries, func(e *store.Entry) bool { return known[e.Key()] })
+		slots := r.pool.reserve(len(entries))
+		r.pool.give(slots - r.start(entries, slots))
 	}
 	return err
 }
@@ -151,7 +171,7 @@ const declineLimit = 15 * time.Second
 
 // execute runs one attempt and hands its outcome to the settler.
 func (in *instance) execute(e *store.Entry, p *pool) {
-	defer p.give()
+	defer p.give(1)
 	if e.Unusable() {
 		in.refuse(e)
 		return
@@ -179,8 +199,10 @@ func (in *instance) execute(e *store.Entry, p *pool) {
 	}
 	x := in.execution(e)
 	ctx = context.WithValue(ctx, executionKey{}, x)
-	if cause := in.running.begin(e, cancel); cause != nil {
-		cancel(cause) // it was to be stopped before it began
+	if cause := in.running.begin(e, cancel); cause != nil { // it is to stop before it began
+		cancel(cause)
+		in.settle(ctx, e, x, reg, 0, cause)
+		return
 	}
 	begun := time.Now()
 	var err error
@@ -269,12 +291,12 @@ func (in *instance) settle(ctx context.Context, e *store.Entry, x *Execution, re
 	switch {
 	case errors.Is(cause, ErrCancelled):
 		s.Outcome = store.Cancel
-	case errors.Is(cause, ErrShutdown), errors.Is(cause, ErrLeaseLost):
-		s.Outcome = store.Release
 	case steer != nil && steer.snooze:
 		s.Outcome, s.Delay = store.Snooze, steer.after
 	case steer != nil && steer.permanent:
 		s.Outcome = store.Fail
+	case errors.Is(cause, ErrShutdown), errors.Is(cause, ErrLeaseLost):
+		s.Outcome = store.Release
 	default:
 		policy := in.policy(e.Spec, reg)
 		if e.Failures+1 >= policy.attempts() {
@@ -357,23 +379,25 @@ func (p *pool) free() int {
 	return p.open
 }
 
-func (p *pool) take() bool {
+// reserve takes up to n slots and returns how many it got.
+func (p *pool) reserve(n int) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.open == 0 || p.paused {
-		return false
+	if p.paused {
+		return 0
 	}
-	p.open--
-	return true
+	n = min(n, p.open)
+	p.open -= n
+	return n
 }
 
-func (p *pool) give() {
+func (p *pool) give(n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.open++
-	if p.open == 1 {
+	if p.open == 0 && n > 0 {
 		p.wake()
 	}
+	p.open += n
 }
 
 func (p *pool) pause(paused bool) {

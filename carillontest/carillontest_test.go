@@ -227,7 +227,7 @@ func TestLeaseLapses(t *testing.T) {
 
 func TestTwoInstances(t *testing.T) {
 	carillontest.Test(t, carillon.Config{Concurrency: 1}, func(t *testing.T, env *carillontest.Env) {
-		slow := carillon.HandlerFunc(func(ctx context.Context, _ *carillon.Execution) error {
+		slow := carillon.HandlerFunc(func(_ context.Context, _ *carillon.Execution) error {
 			time.Sleep(time.Minute)
 			return nil
 		})
@@ -235,13 +235,10 @@ func TestTwoInstances(t *testing.T) {
 		require.NoError(t, env.Scheduler.Handle("work", slow))
 		require.NoError(t, other.Handle("work", slow))
 		env.Start(env.Scheduler, other)
-		var first string
 		for range 4 {
-			r, err := producer.Submit(t.Context(), carillon.Job{Name: "work"})
+			_, err := producer.Submit(t.Context(), carillon.Job{Name: "work"})
 			require.NoError(t, err)
-			first = r.ID
 		}
-		_ = first
 		env.Advance(30 * time.Second)
 		for _, r := range env.RequireRuns("work", 2) {
 			assert.False(t, r.Done)
@@ -252,7 +249,8 @@ func TestTwoInstances(t *testing.T) {
 }
 
 func TestTheOtherInstanceTakesOverOnTime(t *testing.T) {
-	for _, stop := range []int{0, 1} {
+	for i := range 6 { // who owns the segment is random
+		stop := i % 2
 		carillontest.Test(t, carillon.Config{}, func(t *testing.T, env *carillontest.Env) {
 			instances := []*carillon.Scheduler{env.Scheduler, env.Instance(carillon.Config{})}
 			for _, s := range instances {
@@ -312,6 +310,48 @@ func TestMutexAndQueues(t *testing.T) {
 	})
 }
 
+func TestCancelAndPause(t *testing.T) {
+	untilStopped := carillon.HandlerFunc(func(ctx context.Context, _ *carillon.Execution) error {
+		<-ctx.Done()
+		return context.Cause(ctx)
+	})
+	run(t, untilStopped, func(t *testing.T, env *carillontest.Env) {
+		ctx := t.Context()
+		id := env.Submit(carillon.Job{Name: "work"})
+		env.Advance(time.Hour)
+		require.NoError(t, env.Scheduler.Cancel(ctx, id))
+		env.Advance(0)
+		env.RequireState(id, carillon.StateCancelled)
+		assert.ErrorIs(t, env.RequireRuns("work", 1)[0].Err, carillon.ErrCancelled)
+
+		require.NoError(t, env.Scheduler.PauseQueue(ctx, "default"))
+		env.Advance(0)
+		id = env.Submit(carillon.Job{Name: "work"})
+		env.Advance(30 * day)
+		env.RequireState(id, carillon.StateQueued)
+		require.NoError(t, env.Scheduler.ResumeQueue(ctx, "default"))
+		env.Advance(0)
+		env.RequireState(id, carillon.StateRunning)
+		env.RequireRunsAt("work", 0, 30*day+time.Hour)
+	})
+}
+
+func TestJobsOfJobs(t *testing.T) {
+	carillontest.Test(t, carillon.Config{}, func(t *testing.T, env *carillontest.Env) {
+		require.NoError(t, env.Scheduler.Handle("step", carillon.Func(func(ctx context.Context, n int) error {
+			if n == 0 {
+				return nil
+			}
+			_, err := env.Scheduler.Submit(ctx, carillon.Job{Name: "step", Args: n - 1, Delay: time.Duration(n) * time.Minute})
+			return err
+		})))
+		env.Start()
+		env.Submit(carillon.Job{Name: "step", Args: 3})
+		env.Advance(time.Hour)
+		env.RequireRunsAt("step", 0, 3*time.Minute, 5*time.Minute, 6*time.Minute)
+	})
+}
+
 func TestManyJobs(t *testing.T) {
 	run(t, fine, func(t *testing.T, env *carillontest.Env) {
 		jobs := make([]carillon.Job, 500)
@@ -326,6 +366,30 @@ func TestManyJobs(t *testing.T) {
 			perHour[r.Offset]++
 		}
 		assert.Equal(t, map[time.Duration]int{0: 100, time.Hour: 100, 2 * time.Hour: 100, 3 * time.Hour: 100, 4 * time.Hour: 100}, perHour)
+	})
+}
+
+func TestSegments(t *testing.T) {
+	carillontest.Test(t, carillon.Config{Segments: 8}, func(t *testing.T, env *carillontest.Env) {
+		require.NoError(t, env.Scheduler.Handle("work", fine))
+		require.NoError(t, env.Scheduler.Handle("tick", fine))
+		env.Start()
+		var want []time.Duration
+		for i := range 20 {
+			delay := time.Duration(i) * time.Minute
+			env.Submit(carillon.Job{Name: "work", Delay: delay, Unique: carillon.Unique{Key: fmt.Sprint(i)}, Mutex: fmt.Sprint(i % 3)})
+			want = append(want, delay)
+		}
+		for i := range 4 {
+			require.NoError(t, env.Scheduler.Schedule(t.Context(), carillon.Schedule{
+				Name: fmt.Sprint("every ", i), Spec: carillon.Every(6 * time.Hour), Job: carillon.Job{Name: "tick", Mutex: "one"},
+			}))
+		}
+		env.Advance(day)
+		env.RequireRunsAt("work", want...)
+		for i, r := range env.RequireRuns("tick", 16) {
+			assert.Equal(t, time.Duration(1+i/4)*6*time.Hour, r.Offset)
+		}
 	})
 }
 

@@ -45,7 +45,8 @@ func (e *Env) Advance(d time.Duration) {
 	if d < 0 {
 		e.t.Fatalf("carillontest: Advance(%v): the clock does not run backwards", d)
 	}
-	defer e.watch.during("Advance(" + d.String() + ")")()
+	done := e.watch.during("Advance(" + d.String() + ")")
+	defer done()
 	synctest.Wait()
 	time.Sleep(d)
 	synctest.Wait()
@@ -67,7 +68,8 @@ func (e *Env) AdvanceTo(t time.Time) {
 // with retries whose delays are random.
 func (e *Env) Await(id string, atMost time.Duration) *carillon.JobInfo {
 	e.t.Helper()
-	defer e.watch.during("Await(" + id + ")")()
+	done := e.watch.during("Await(" + id + ")")
+	defer done()
 	ctx, cancel := context.WithTimeout(e.ctx, atMost)
 	defer cancel()
 	job, err := e.inspect.Await(ctx, id)

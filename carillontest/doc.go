@@ -1,6 +1,6 @@
 // Package carillontest tests code that uses Carillon in virtual time: submit a
-// job for next month, advance the clock a month, and look at what ran. It takes
-// milliseconds, needs no Redis and no sleep, and gives the same every time.
+// job for next month, advance the clock a month, and look at what ran, to the
+// millisecond. It takes next to no time and needs neither Redis nor a sleep.
 //
 //	func TestReminder(t *testing.T) {
 //		carillontest.Test(t, carillon.Config{}, func(t *testing.T, env *carillontest.Env) {
@@ -42,10 +42,15 @@
 // Speed in the bubble says nothing about real Redis, nor does it show what a
 // network, a crash or a failover does.
 //
-// Cost: in virtual time nothing is free that happens often. So the lease of the
-// schedulers made here is 1 h unless the Config says otherwise, and they look
-// for work every hour where production instances do every second; jobs still
-// start on the millisecond. An idle day then costs a few milliseconds. With a
-// LeaseTTL of 10 s there is a heartbeat every 3.3 s, and a day costs seconds.
-// The same is true of a ticker in the code under test.
+// # Cost
+//
+// A command takes as long as in real time (some 0.2 ms for a script), so what
+// happens often in virtual time is not free. An idle instance does next to
+// nothing here: it wakes for work, for signals, and otherwise every 12 h, so a
+// month without jobs takes milliseconds and one of an hourly job about a second.
+// To that end instances send heartbeats every 12 h whatever Config.LeaseTTL
+// says, which is 1 h by default here and the time to live of locks. A lock with
+// a LeaseTTL of 10 s is renewed every 3.3 s, and holding it for a day takes
+// seconds; so does a ticker in the code under test. Bounds of Retention by age
+// are exact; those by count are enforced every 12 h, if not sooner.
 package carillontest

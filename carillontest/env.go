@@ -77,7 +77,7 @@ func newEnv(t testing.TB, config carillon.Config, w *watch) *Env {
 	opts := *rdb.Options()
 	opts.ReadTimeout = look   // subscriptions are checked as often
 	opts.ConnMaxIdleTime = -1 // nothing is gained by a new one
-	_ = rdb.Close()         // nothing was sent with it
+	_ = rdb.Close()           // nothing was sent with it
 	env := &Env{
 		t: t, config: config, rdb: redis.NewClient(&opts), watch: w,
 		ctx: knobs.With(t.Context(), knobs.Knobs{Poll: look, Block: look, Lease: 3 * look}),
@@ -139,7 +139,8 @@ func (e *Env) Start(instances ...*carillon.Scheduler) {
 		e.origin = time.Now()
 	}
 	e.mu.Unlock()
-	defer e.watch.during("Start")()
+	done := e.watch.during("Start")
+	defer done()
 	for _, s := range instances {
 		if err := s.Start(e.ctx); err != nil {
 			e.t.Fatalf("carillontest: %v", err)
@@ -173,7 +174,8 @@ const patience = 24 * time.Hour
 
 // close shuts everything down, so that no goroutine is left in the bubble.
 func (e *Env) close(stopRedis func()) {
-	defer e.watch.during("the end of the test")()
+	done := e.watch.during("the end of the test")
+	defer done()
 	ctx := context.WithoutCancel(e.ctx)
 	e.mu.Lock()
 	schedulers := append(e.schedulers[:len(e.schedulers):len(e.schedulers)], e.inspect)

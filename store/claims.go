@@ -30,7 +30,7 @@ import (
 const (
 	claimTTL    = 48 * time.Hour
 	tendEvery   = time.Hour
-	voidTTL     = time.Hour
+	voidTTL     = 2 * time.Minute
 	claimBudget = 30 * time.Second // from claim to submit; far below voidTTL
 )
 
@@ -76,18 +76,23 @@ func (s *Store) route(it *submission) {
 	if affinity == "" {
 		affinity = spec.Unique
 	}
-	if affinity == "" || len(s.segments) == 1 {
-		it.segment = s.segmentOf(it.id)
+	if len(s.segments) == 1 {
 		return
 	}
-	it.segment = hashSegment(affinity, len(s.segments))
-	if it.made {
+	home := s.segmentOf(it.id)
+	it.segment = home
+	if affinity != "" {
+		it.segment = hashSegment(affinity, len(s.segments))
+	}
+	if it.made && affinity != "" {
 		it.id = s.inSegment(it.id, it.segment)
-	} else if home := s.segmentOf(it.id); home != it.segment {
+	} else if home != it.segment {
 		it.foreign = append(it.foreign, foreignClaim{'l', it.id, home})
+	} else if !it.made {
+		it.locator = s.segments[home].locator(it.id)
 	}
 	it.local = s.localSpec(it.segment, spec)
-	if it.local != spec {
+	if it.local != spec { // the key is foreign
 		it.foreign = append(it.foreign, foreignClaim{'u', spec.Unique, hashSegment(spec.Unique, len(s.segments))})
 	}
 }
@@ -111,7 +116,7 @@ func (s *Store) submitClaimed(ctx context.Context, it *submission) {
 		var taken []foreignClaim
 		holder := ""
 		for _, c := range it.foreign {
-			if holder, it.err = s.claim(ctx, it, c); holder != "" || it.err != nil {
+			if holder, it.err = s.claim(ctx, it, c, time.Time{}); holder != "" || it.err != nil {
 				break
 			}
 			taken = append(taken, c)
@@ -122,16 +127,32 @@ func (s *Store) submitClaimed(ctx context.Context, it *submission) {
 		if holder != "" {
 			it.receipt = Receipt{ID: holder, Duplicate: true}
 		}
-		if it.err == nil && !it.receipt.Duplicate || errors.Is(it.err, ErrUncertain) {
+		if it.err == nil && it.receipt.ID == it.id {
+			s.extendClaims(ctx, it)
 			return
 		}
-		if it.receipt.ID != it.id || it.err != nil {
-			for _, c := range taken { // not stored: give back what was taken
-				_, _ = s.run(ctx, call{scriptUnclaim, []string{s.claimKey(c)}, []any{s.holder(it, c)}})
-			}
+		if errors.Is(it.err, ErrUncertain) {
+			return // the claims lapse, or are tended by the job's segment
+		}
+		for _, c := range taken { // not stored: give back what was taken
+			_ = s.unclaim(ctx, it, c)
 		}
 		if !it.again {
 			return
+		}
+	}
+}
+
+// extendClaims notes in a unique key's claim how long it outlives its job. The
+// record, which knows as well, may be forgotten earlier.
+func (s *Store) extendClaims(ctx context.Context, it *submission) {
+	if it.spec.UniqueFor == 0 {
+		return
+	}
+	now, err := s.Now(ctx)
+	for _, c := range it.foreign {
+		if err == nil && c.kind == 'u' {
+			_, err = s.claim(ctx, it, c, now.Add(it.spec.UniqueFor)) // if this is lost, Tend does it
 		}
 	}
 }
@@ -140,56 +161,59 @@ func (s *Store) submitClaimed(ctx context.Context, it *submission) {
 // in the key's own segment is the job's ID, which has no control characters.
 const foreignMark = "\x01"
 
-// holder is a claim's value: where the job is and how long the claim outlives it.
-func (s *Store) holder(it *submission, c foreignClaim) string {
-	keep := int64(0)
-	if c.kind == 'u' {
-		keep = it.spec.UniqueFor.Milliseconds()
-	}
-	return foreignMark + strconv.Itoa(it.segment) + ":" + strconv.FormatInt(keep, 10) + ":" + it.id
-}
-
-func parseHolder(v string) (segment int, keep time.Duration, id string, err error) {
+// parseHolder reads a claim's value: where the job is, and until when at least
+// it holds the key.
+func parseHolder(v string) (segment int, until time.Time, id string, err error) {
 	rest, foreign := strings.CutPrefix(v, foreignMark)
 	part := strings.SplitN(rest, ":", 3)
 	if !foreign || len(part) != 3 || part[2] == "" {
-		return 0, 0, "", fmt.Errorf("claim: %w", ErrDamaged)
+		return 0, until, "", fmt.Errorf("claim: %w", ErrDamaged)
 	}
 	n, err1 := strconv.ParseUint(part[0], 10, 16)
 	ms, err2 := strconv.ParseUint(part[1], 10, 43)
 	if err1 != nil || err2 != nil {
-		return 0, 0, "", fmt.Errorf("claim: %w", ErrDamaged)
+		return 0, until, "", fmt.Errorf("claim: %w", ErrDamaged)
 	}
-	return int(n), time.Duration(ms) * time.Millisecond, part[2], nil //nolint:gosec // both have few bits
+	return int(n), time.UnixMilli(int64(ms)), part[2], nil //nolint:gosec // both have few bits
 }
 
 // claim takes one foreign key, or answers which job holds it.
-func (s *Store) claim(ctx context.Context, it *submission, c foreignClaim) (string, error) {
-	mine, replace := s.holder(it, c), ""
+func (s *Store) claim(ctx context.Context, it *submission, c foreignClaim, until time.Time) (string, error) {
+	keys := []string{s.claimKey(c)}
+	if c.kind == 'l' {
+		keys = append(keys, s.segments[c.segment].record(c.name))
+	}
+	ms := int64(0)
+	if !until.IsZero() {
+		ms = until.UnixMilli()
+	}
+	replace := ""
 	for range 10 {
-		reply, err := s.run(ctx, call{scriptClaim, []string{s.claimKey(c)}, []any{mine, replace, claimTTL.Milliseconds()}})
+		reply, err := s.run(ctx, call{scriptClaim, keys, []any{it.segment, it.id, ms, replace, claimTTL.Milliseconds()}})
 		if err != nil {
-			return "", fmt.Errorf("%w: %w", ErrUnavailable, err) // the job itself was not sent
+			return "", surelyNot("claim", err) // the job itself was not sent
 		}
 		held := text(reply)
-		if held == "" {
+		switch {
+		case held == "":
 			return "", nil
-		}
-		if c.kind == 'u' && !strings.HasPrefix(held, foreignMark) {
+		case held == "!":
+			return "", fmt.Errorf("%w: %s", ErrConflict, clip(it.id, 64))
+		case c.kind == 'u' && !strings.HasPrefix(held, foreignMark):
 			if !s.healUnique(ctx, c.segment, c.name, held) {
 				return held, nil // a job of the key's own segment, which gives it back itself
 			}
 			continue
 		}
-		segment, keep, id, err := parseHolder(held)
-		if err != nil || segment >= len(s.segments) {
-			return "", fmt.Errorf("claim: %w", ErrDamaged)
-		}
-		gone, err := s.claimEnded(ctx, c.kind, segment, keep, id)
+		_, _, id, err := parseHolder(held)
 		if err != nil {
-			return "", fmt.Errorf("%w: %w", ErrUnavailable, err)
+			return "", err
 		}
-		if !gone {
+		ended, err := s.claimEnded(ctx, c.kind, held)
+		if err != nil {
+			return "", surelyNot("claim", err)
+		}
+		if !ended {
 			if c.kind == 'l' {
 				return "", fmt.Errorf("%w: %s", ErrConflict, clip(id, 64))
 			}
@@ -200,11 +224,23 @@ func (s *Store) claim(ctx context.Context, it *submission, c foreignClaim) (stri
 	return "", fmt.Errorf("claim: %w: the key changes hands all the time", ErrUnavailable)
 }
 
-// claimEnded tells whether a holder's hold is over, and makes sure that it is
-// when its job was never stored.
-func (s *Store) claimEnded(ctx context.Context, kind byte, segment int, keep time.Duration, id string) (bool, error) {
-	record := s.segments[segment].record(id)
-	reply, err := s.run(ctx, call{scriptVoid, []string{record}, []any{voidTTL.Milliseconds()}})
+func (s *Store) unclaim(ctx context.Context, it *submission, c foreignClaim) error {
+	_, err := s.run(ctx, call{scriptUnclaim, []string{s.claimKey(c)}, []any{it.segment, it.id}})
+	return err
+}
+
+// claimEnded tells whether the hold that a claim's value names is over, and
+// makes sure that it is when its job was never stored.
+func (s *Store) claimEnded(ctx context.Context, kind byte, held string) (bool, error) {
+	segment, until, id, err := parseHolder(held)
+	if err != nil || segment >= len(s.segments) {
+		return false, fmt.Errorf("claim: %w", ErrDamaged)
+	}
+	now, err := s.Now(ctx)
+	if err != nil || until.After(now) {
+		return false, err
+	}
+	reply, err := s.run(ctx, call{scriptVoid, []string{s.segments[segment].record(id)}, []any{voidTTL.Milliseconds()}})
 	if err != nil {
 		return false, err
 	}
@@ -215,17 +251,14 @@ func (s *Store) claimEnded(ctx context.Context, kind byte, segment int, keep tim
 	if kind == 'l' || !stateOf(place).Final() {
 		return false, nil
 	}
-	if keep == 0 {
+	job, err := s.load(ctx, segment, id)
+	switch {
+	case errors.Is(err, ErrNotFound), errors.Is(err, ErrDamaged):
 		return true, nil
-	}
-	now, err := s.Now(ctx)
-	if err != nil {
+	case err != nil:
 		return false, err
 	}
-	submitted, err := read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) (string, error) {
-		return rdb.HGet(ctx, record, "s").Result()
-	})
-	return err == nil && !millis(submitted).Add(keep).After(now), err
+	return !job.SubmittedAt.Add(job.Spec.UniqueFor).After(now), nil
 }
 
 // tend adds a job's foreign claims to its segment's list of claims to renew.
@@ -236,73 +269,99 @@ func (a *argList) tend(it *submission) {
 	}
 }
 
+// tendBatch is how many claims one command lists.
+const tendBatch = 100
+
 // Tend renews the claims of jobs that live and gives back those of jobs that
-// are done. It returns how many it looked at.
-func (s *Store) Tend(ctx context.Context, segment int) (int, error) {
+// are done.
+func (s *Store) Tend(ctx context.Context, segment int) error {
 	k := s.segments[segment]
-	now, err := s.Now(ctx)
-	if err != nil {
-		return 0, err
-	}
-	members, err := read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) ([]string, error) {
-		return rdb.ZRangeByScore(ctx, k.tend(), &redis.ZRangeBy{
-			Min: "-inf", Max: strconv.FormatInt(now.UnixMilli(), 10), Count: 100,
-		}).Result()
-	})
-	if err != nil {
-		return 0, err
-	}
-	for _, m := range members {
-		if err := s.tendOne(ctx, segment, m, now); err != nil {
-			return 0, err
+	for {
+		now, err := s.Now(ctx)
+		if err != nil {
+			return err
+		}
+		members, err := read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) ([]string, error) {
+			return rdb.ZRangeByScore(ctx, k.tend(), &redis.ZRangeBy{
+				Min: "-inf", Max: strconv.FormatInt(now.UnixMilli(), 10), Count: tendBatch,
+			}).Result()
+		})
+		if err != nil {
+			return err
+		}
+		for _, m := range members {
+			if err := s.tendOne(ctx, segment, m, now); err != nil {
+				return err
+			}
+		}
+		if len(members) < tendBatch {
+			return nil
 		}
 	}
-	return len(members), nil
 }
 
 func (s *Store) tendOne(ctx context.Context, segment int, member string, now time.Time) error {
 	k := s.segments[segment]
-	part := strings.SplitN(member, ":", 3)
-	name, ok := "", false
-	if len(part) == 3 {
-		name, ok = unescape(part[1])
-	}
 	drop := func(ctx context.Context, rdb redis.UniversalClient) (int64, error) {
 		return rdb.ZRem(ctx, k.tend(), member).Result()
 	}
-	if !ok || len(part[0]) != 1 {
+	c, id, ok := s.parseTended(member)
+	if !ok {
 		_, err := read(ctx, s, drop)
 		return err
 	}
-	c := foreignClaim{part[0][0], name, hashSegment(name, len(s.segments))}
-	if c.kind == 'l' {
-		c.segment = s.segmentOf(name)
-	}
-	job, err := s.load(ctx, segment, part[2])
+	it := &submission{id: id, segment: segment}
+	job, err := s.load(ctx, segment, id)
 	if err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrDamaged) {
 		return err
 	}
-	it := &submission{id: part[2], segment: segment, spec: &Spec{}}
+	next, until := now.Add(tendEvery), time.Time{}
 	alive := err == nil
-	if alive {
-		it.spec = job.Spec
-		if c.kind == 'u' {
-			alive = !job.State.Final() || job.SubmittedAt.Add(job.Spec.UniqueFor).After(now)
+	if alive && c.kind == 'u' {
+		until = job.SubmittedAt.Add(job.Spec.UniqueFor)
+		alive = !job.State.Final() || until.After(now)
+	}
+	if !alive {
+		// The claim knows its end also when the record is forgotten.
+		held, err := read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) (string, error) {
+			return rdb.Get(ctx, s.claimKey(c)).Result()
+		})
+		if err != nil {
+			return err
+		}
+		if home, end, holder, err := parseHolder(held); err == nil && home == segment && holder == id && end.After(now) {
+			alive, until = true, end
 		}
 	}
 	if !alive {
-		// When the record is gone with the period it named, the claim lapses by itself.
-		if _, err := s.run(ctx, call{scriptUnclaim, []string{s.claimKey(c)}, []any{s.holder(it, c)}}); err != nil {
+		if err := s.unclaim(ctx, it, c); err != nil {
 			return err
 		}
 		_, err = read(ctx, s, drop)
 		return err
 	}
-	if _, err := s.run(ctx, call{scriptClaim, []string{s.claimKey(c)}, []any{s.holder(it, c), "", claimTTL.Milliseconds()}}); err != nil {
+	if _, err := s.claim(ctx, it, c, until); err != nil && !errors.Is(err, ErrConflict) {
 		return err
 	}
 	_, err = read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) (int64, error) {
-		return rdb.ZAddXX(ctx, k.tend(), redis.Z{Score: float64(now.Add(tendEvery).UnixMilli()), Member: member}).Result()
+		return rdb.ZAddXX(ctx, k.tend(), redis.Z{Score: float64(next.UnixMilli()), Member: member}).Result()
 	})
 	return err
+}
+
+// parseTended reads a member of tend: kind, name of the key, ID of the job.
+func (s *Store) parseTended(member string) (c foreignClaim, id string, ok bool) {
+	part := strings.SplitN(member, ":", 3)
+	if len(part) != 3 || part[0] != "u" && part[0] != "l" {
+		return c, "", false
+	}
+	name, ok := unescape(part[1])
+	if !ok {
+		return c, "", false
+	}
+	c = foreignClaim{part[0][0], name, hashSegment(name, len(s.segments))}
+	if c.kind == 'l' {
+		c.segment = s.segmentOf(name)
+	}
+	return c, part[2], true
 }

@@ -101,10 +101,11 @@
 // # What Redis must allow
 //
 // Version 6.2 or newer. A user that is limited by an ACL needs the keys
-// ~{NAMESPACE:*, the channels &{NAMESPACE:*, and (a draft, not yet tested)
+// ~{NAMESPACE:*, the channels &{NAMESPACE:*, and (tried on Redis 7.0, not yet
+// held by a test)
 //
 //	+eval +evalsha +time +ping +hello +auth +select +publish +subscribe +unsubscribe
-//	+get +set +del +exists +pttl +pexpire +pexpireat +persist
+//	+get +set +del +exists +type +pttl +pexpire +pexpireat +persist
 //	+hget +hmget +hgetall +hkeys +hset +hsetnx +hincrby +hdel
 //	+sadd +srem +scard +smembers +sscan
 //	+zadd +zrem +zscore +zcard +zrange +zrangebyscore +zrangebylex

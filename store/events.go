@@ -52,11 +52,18 @@ func (s *Store) Events(ctx context.Context, cursor string) iter.Seq2[Event, erro
 		}
 		positions := slices.Clone(start)
 		ctx, cancel := context.WithCancel(ctx)
+		if !s.beginTails(len(s.eventSets())) {
+			cancel()
+			yield(Event{}, ErrClosed)
+			return
+		}
+		unbind := context.AfterFunc(s.life, cancel)
 		batches := make(chan []streamEntry)
 		failed := make(chan error, len(s.segments))
 		var readers sync.WaitGroup
 		defer readers.Wait()
 		defer cancel()
+		defer unbind()
 		sets, start := s.eventSets(), slices.Clone(positions)
 		rdb := s.dial(len(sets))
 		hangUp := sync.OnceFunc(func() { _ = rdb.Close() })
@@ -65,6 +72,7 @@ func (s *Store) Events(ctx context.Context, cursor string) iter.Seq2[Event, erro
 		defer unlink()
 		for _, set := range sets {
 			readers.Go(func() { // ends with ctx
+				defer s.tails.Done()
 				if err := s.tail(ctx, rdb, set, start, batches); err != nil {
 					failed <- err
 				}
@@ -85,11 +93,26 @@ func (s *Store) Events(ctx context.Context, cursor string) iter.Seq2[Event, erro
 				yield(Event{}, err)
 				return
 			case <-ctx.Done():
-				yield(Event{}, context.Cause(ctx))
+				err := context.Cause(ctx)
+				if s.life.Err() != nil {
+					err = ErrClosed
+				}
+				yield(Event{}, err)
 				return
 			}
 		}
 	}
+}
+
+// beginTails counts readers that Close waits for. It reports false when the
+// store is closed.
+func (s *Store) beginTails(n int) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.tails.Add(n)
+	}
+	return !s.closed
 }
 
 // eventSets groups streams that can be read in one command, as indexes into

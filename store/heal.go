@@ -22,22 +22,41 @@ func (s *Store) healUnique(ctx context.Context, segment int, name, holder string
 	return err == nil && number(reply) == 1
 }
 
+// free frees what an answer of lib/accept says is taken, if its holder has no
+// right to it any more. It reports whether the job can be submitted again.
+func (s *Store) free(ctx context.Context, it *submission, answer string) bool {
+	if holder, taken := strings.CutPrefix(answer, "u"); taken {
+		return s.freeUnique(ctx, it, holder)
+	}
+	held, taken := strings.CutPrefix(answer, "l")
+	if !taken {
+		return false
+	}
+	segment, _, id, err := parseHolder(held)
+	if err != nil {
+		return false
+	}
+	ended, err := s.claimEnded(ctx, 'l', held)
+	if err != nil || !ended {
+		return false
+	}
+	reply, err := s.run(ctx, call{scriptUnclaim, []string{it.locator}, []any{segment, id}})
+	return err == nil && number(reply) == 1
+}
+
 // freeUnique frees the unique key of a job that was refused, if its holder has
 // no right to it any more, wherever that holder lives.
 func (s *Store) freeUnique(ctx context.Context, it *submission, holder string) bool {
-	segment, keep, id, err := parseHolder(holder)
+	segment, _, id, err := parseHolder(holder)
 	if err != nil {
 		return s.healUnique(ctx, it.segment, it.spec.Unique, holder)
 	}
-	if segment >= len(s.segments) {
-		return false
-	}
-	ended, err := s.claimEnded(ctx, 'u', segment, keep, id)
+	ended, err := s.claimEnded(ctx, 'u', holder)
 	if err != nil || !ended {
 		return false
 	}
 	key := s.segments[it.segment].unique(it.spec.Unique)
-	reply, err := s.run(ctx, call{scriptUnclaim, []string{key}, []any{holder}})
+	reply, err := s.run(ctx, call{scriptUnclaim, []string{key}, []any{segment, id}})
 	return err == nil && number(reply) == 1
 }
 
@@ -45,16 +64,19 @@ func (s *Store) freeUnique(ctx context.Context, it *submission, holder string) b
 const healBatch = 100
 
 // HealMutexes frees mutexes of a segment for which jobs wait though their
-// holder does not run. It returns how many it freed.
-func (s *Store) HealMutexes(ctx context.Context, segment int) (int, error) {
+// holder does not run. A pass begins where the one before ended, as next says;
+// the first one with "".
+func (s *Store) HealMutexes(ctx context.Context, segment int, from string) (freed int, next string, err error) {
 	k := s.segments[segment]
-	freed, from := 0, "-"
+	if from == "" {
+		from = "-"
+	}
 	for range healBatch {
 		waiters, err := read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) ([]string, error) {
 			return rdb.ZRangeByLex(ctx, k.wait(), &redis.ZRangeBy{Min: from, Max: "+", Count: 1}).Result()
 		})
 		if err != nil || len(waiters) == 0 {
-			return freed, err
+			return freed, "", err
 		}
 		escaped, _, _ := strings.Cut(waiters[0], ":")
 		from = "(" + escaped + ";" // behind all who wait for this mutex
@@ -66,7 +88,7 @@ func (s *Store) HealMutexes(ctx context.Context, segment int) (int, error) {
 			return rdb.HGet(ctx, k.mutex(name), "h").Result()
 		})
 		if err != nil && !errors.Is(err, ErrDamaged) {
-			return freed, err
+			return freed, from, err
 		}
 		if holder == "" {
 			continue
@@ -77,11 +99,11 @@ func (s *Store) HealMutexes(ctx context.Context, segment int) (int, error) {
 			[]any{escaped, holder},
 		})
 		if err != nil {
-			return freed, err
+			return freed, from, err
 		}
 		if number(reply) == 1 {
 			freed++
 		}
 	}
-	return freed, nil
+	return freed, from, nil
 }

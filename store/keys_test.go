@@ -212,15 +212,13 @@ func TestIDsLeadToTheirSegment(t *testing.T) {
 }
 
 func TestHolders(t *testing.T) {
-	s, _ := inMemory(t, Options{Segments: 4})
-	it := &submission{id: "a:b:c", segment: 3, spec: job(func(s *Spec) { s.UniqueFor = 1500 * 1e6 })}
-	segment, keep, id, err := parseHolder(s.holder(it, foreignClaim{kind: 'u'}))
+	segment, until, id, err := parseHolder(foreignMark + "3:1500:a:b:c")
 	require.NoError(t, err)
 	assert.Equal(t, 3, segment)
-	assert.EqualValues(t, 1500*1e6, keep)
+	assert.EqualValues(t, 1500, until.UnixMilli())
 	assert.Equal(t, "a:b:c", id)
 	for _, bad := range []string{"", "1", "1:2", "-1:0:x", "x:0:x", "1:x:y", "1:0:"} {
-		_, _, _, err := parseHolder(bad)
+		_, _, _, err := parseHolder(foreignMark + bad)
 		assert.ErrorIs(t, err, ErrDamaged, bad)
 	}
 }

@@ -60,9 +60,22 @@ func (s *Store) Revive(ctx context.Context, id string) error {
 	k := s.segments[segment]
 	spec := job.Spec
 	var a argList
-	a.key(k.record(id), k.due(), k.history(job.State), k.events())
-	a.arg(id, ref{spec.Priority, spec.Queue, spec.Mutex, id}.String(), s.control(), segment, s.ttl(Failed), spec.Name, spec.Queue)
-	a.claims(k, s.localSpec(segment, spec))
+	it := &submission{id: id, segment: segment, spec: spec, local: s.localSpec(segment, spec)}
+	if it.local != spec {
+		unique := foreignClaim{'u', spec.Unique, hashSegment(spec.Unique, len(s.segments))}
+		it.foreign = append(it.foreign, unique)
+		holder, err := s.claim(ctx, it, unique, time.Time{})
+		if err != nil {
+			return err
+		}
+		if holder != "" {
+			return fmt.Errorf("retry job %s: %w: job %s holds its unique key", clip(id, 64), ErrState, clip(holder, 64))
+		}
+	}
+	a.key(k.record(id), k.due(), k.tend(), k.history(job.State), k.events())
+	a.arg(id, job.State.letter(), ref{spec.Priority, spec.Queue, spec.Mutex, id}.String(), s.control(), segment, s.ttl(Failed), spec.Name, spec.Queue)
+	a.claims(k, it.local)
+	a.tend(it)
 	reply, err := s.run(ctx, call{scriptRevive, a.keys, a.args})
 	if err != nil {
 		return err

@@ -14,7 +14,7 @@ type Tick struct {
 	Now      time.Time
 	NextDue  time.Time // zero: nothing is planned
 	NextTick time.Time // of a schedule; zero: none
-	Lapsed   string    // an instance whose lease has lapsed
+	Lapsed   []string  // instances whose leases have lapsed, oldest first, not all if there are many
 	Promoted int
 }
 
@@ -62,7 +62,7 @@ func (s *Store) Promote(ctx context.Context, segment int, report func(id string,
 		}
 		t.Promoted += n - len(bad)/2
 		t.Now, t.NextDue, t.NextTick = millis(at(reply, 0)), millis(at(reply, 1)), millis(at(reply, 2))
-		t.Lapsed = text(at(reply, 3))
+		t.Lapsed = texts(at(reply, 3))
 		for _, name := range texts(at(reply, 5)) {
 			if err := s.grant(ctx, segment, name, report); errors.Is(err, ErrDamaged) {
 				s.reportDamage("", err) // the other mutexes need not wait
@@ -191,13 +191,13 @@ func (s *Store) quarantine(ctx context.Context, segment int, o outcast) (bool, e
 		if data, err := read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) (string, error) {
 			return rdb.HGet(ctx, k.record(o.id), "j").Result()
 		}); err == nil {
-			if decoded, err := decodeSpec([]byte(data)); err == nil {
+			if decoded, _ := decodeSpec([]byte(data)); decoded != nil {
 				spec, name = s.localSpec(segment, decoded), decoded.Name
 			}
 		}
 	}
 	var a argList
-	a.key(k.record(o.id), k.due(), k.wait(), k.grant(), o.stream, k.history(Failed), k.events())
+	a.key(k.record(o.id), k.due(), k.wait(), k.grant(), k.cancels(), o.stream, k.history(Failed), k.events())
 	a.arg(o.id, o.entry, o.ref, o.waiter, clip("quarantined: "+o.reason.Error(), maxErrorBytes), s.inboxPrefix(),
 		s.ttl(Failed), name, o.queue)
 	a.claims(k, spec)

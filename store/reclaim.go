@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -206,9 +207,17 @@ func (s *Store) Strays(ctx context.Context, segment int, idle time.Duration) ([]
 	return strays, nil
 }
 
-// Queues lists the queues that were ever used in the namespace.
+// Queues lists the queues that were ever used in the namespace, as far as Redis
+// or this process knows: a failover may have lost the last ones.
 func (s *Store) Queues(ctx context.Context) ([]string, error) {
-	return read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) ([]string, error) {
+	queues, err := read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) ([]string, error) {
 		return rdb.SMembers(ctx, s.segments[0].queues()).Result()
 	})
+	s.queuesKnown.Range(func(q, _ any) bool {
+		if name, ok := q.(string); ok && !slices.Contains(queues, name) {
+			queues = append(queues, name)
+		}
+		return true
+	})
+	return queues, err
 }

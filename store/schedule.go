@@ -46,11 +46,13 @@ func (s *Store) DropSchedule(ctx context.Context, name string) error {
 	return err
 }
 
-// ParkSchedule takes a schedule whose definition cannot be read out of the plan.
-func (s *Store) ParkSchedule(ctx context.Context, name, reason string) (bool, error) {
+// ParkSchedule takes a schedule whose definition cannot be used out of the plan,
+// unless it was replaced meanwhile.
+func (s *Store) ParkSchedule(ctx context.Context, name string, definition []byte, reason string) (bool, error) {
 	k := s.segments[s.scheduleSegment(name)]
 	reply, err := s.run(ctx, call{
-		scriptSchedulePark, []string{k.schedule(name), k.plan()}, []any{name, clip(reason, maxErrorBytes)},
+		scriptSchedulePark, []string{k.schedule(name), k.plan()},
+		[]any{name, clip(reason, maxErrorBytes), definition},
 	})
 	return number(reply) == 1, err
 }
@@ -98,26 +100,24 @@ func (s *Store) Schedules(ctx context.Context) ([]string, error) {
 	return names, nil
 }
 
-// DueSchedules returns schedules of a segment whose tick has come. Those that
-// cannot be read are reported and parked.
-func (s *Store) DueSchedules(ctx context.Context, segment, limit int, now time.Time, report func(name string, err error)) ([]*Schedule, error) {
+// DueSchedules returns up to limit schedules of a segment whose tick has come,
+// but for the first skip ones. Those that cannot be read have Parked set.
+func (s *Store) DueSchedules(ctx context.Context, segment, skip, limit int, now time.Time) ([]*Schedule, error) {
 	k := s.segments[segment]
 	names, err := read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) ([]string, error) {
 		return rdb.ZRangeByScore(ctx, k.plan(), &redis.ZRangeBy{
-			Min: "-inf", Max: strconv.FormatInt(now.UnixMilli(), 10), Count: int64(limit),
+			Min: "-inf", Max: strconv.FormatInt(now.UnixMilli(), 10), Offset: int64(skip), Count: int64(limit),
 		}).Result()
 	})
-	if err != nil || len(names) == 0 {
+	if err != nil {
 		return nil, err
 	}
 	var due []*Schedule
 	for _, name := range names {
 		one, err := s.GetSchedule(ctx, name)
 		if errors.Is(err, ErrNotFound) || errors.Is(err, ErrDamaged) {
-			report(name, err)
-			continue
-		}
-		if err != nil {
+			one = &Schedule{Name: name, Parked: err.Error()}
+		} else if err != nil {
 			return due, err
 		}
 		due = append(due, one)
@@ -132,7 +132,7 @@ func (s *Store) Fire(ctx context.Context, sched *Schedule, following time.Time, 
 	segment := s.scheduleSegment(sched.Name)
 	k := s.segments[segment]
 	it := &submission{spec: spec, made: true, data: encodeSpec(spec)}
-	it.id = fmt.Sprintf("%s@%d@%d", sched.Name, sched.Generation, sched.Next.UnixMilli())
+	it.id = fmt.Sprintf("%s~%d~%d", sched.Name, sched.Generation, sched.Next.UnixMilli())
 	s.route(it)
 	if spec.Mutex == "" && spec.Unique == "" {
 		it.segment = segment
@@ -169,7 +169,7 @@ func (s *Store) Fire(ctx context.Context, sched *Schedule, following time.Time, 
 	case answer == "r":
 		return it.id, true, s.Relay(ctx, segment)
 	case answer != "" && answer[0] == 'e':
-		return it.id, false, fmt.Errorf("fire: %w: %s", ErrDamaged, answer[1:])
+		return it.id, true, fmt.Errorf("fire: %w: %s", ErrDamaged, answer[1:])
 	default:
 		if holder, ok := strings.CutPrefix(answer, "u"); ok && s.healUnique(ctx, segment, spec.Unique, holder) {
 			receipts, errs := s.Submit(ctx, []NewJob{{ID: it.id, Spec: spec}})
@@ -208,11 +208,14 @@ func (s *Store) Relay(ctx context.Context, segment int) error {
 	return nil
 }
 
-// NextTick returns the next planned time of a segment's schedules, or zero.
-func (s *Store) NextTick(ctx context.Context, segment int) (time.Time, error) {
+// NextTick returns the next time after now that a segment's schedules plan, or
+// zero. Those that stayed in the plan with an earlier one are left out.
+func (s *Store) NextTick(ctx context.Context, segment int, now time.Time) (time.Time, error) {
 	k := s.segments[segment]
 	head, err := read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) ([]redis.Z, error) {
-		return rdb.ZRangeWithScores(ctx, k.plan(), 0, 0).Result()
+		return rdb.ZRangeByScoreWithScores(ctx, k.plan(), &redis.ZRangeBy{
+			Min: "(" + strconv.FormatInt(now.UnixMilli(), 10), Max: "+inf", Count: 1,
+		}).Result()
 	})
 	if err != nil || len(head) == 0 {
 		return time.Time{}, err

@@ -149,7 +149,10 @@ func (a *argList) key(k ...string) { a.keys = append(a.keys, k...) }
 func (a *argList) arg(v ...any)    { a.args = append(a.args, v...) }
 
 // claims adds the keys a job holds beside its record, as lib/claims reads them.
-func (a *argList) claims(k keys, s *Spec) {
+func (a *argList) claims(k keys, s *Spec) { a.claimsAnd(k, s, "") }
+
+// claimsAnd is claims with the locator of a new job's ID, unless that is empty.
+func (a *argList) claimsAnd(k keys, s *Spec, locator string) {
 	flags := ""
 	if s.Unique != "" {
 		flags += "u"
@@ -159,6 +162,9 @@ func (a *argList) claims(k keys, s *Spec) {
 	}
 	if len(s.Tags) > 0 {
 		flags += "t"
+	}
+	if locator != "" {
+		flags += "l"
 	}
 	a.arg(flags)
 	if s.Unique != "" {
@@ -174,6 +180,9 @@ func (a *argList) claims(k keys, s *Spec) {
 		for _, tag := range s.Tags {
 			a.key(k.tag(tag))
 		}
+	}
+	if locator != "" {
+		a.key(locator)
 	}
 }
 

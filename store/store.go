@@ -59,12 +59,16 @@ type Store struct {
 	queuesKnown sync.Map // queue -> time it was last announced
 	damage      sync.Map // texts of damage that was logged
 	submits     grouper
+	life        context.Context // ends with Close
+	end         context.CancelFunc
+	tails       sync.WaitGroup // readers of events; they end with life
 	signals     *signals
 }
 
 // New checks the client and the options. It sends nothing.
 func New(rdb redis.UniversalClient, o Options) (*Store, error) {
 	s := &Store{options: o, source: rdb, inbox: NewID()}
+	s.life, s.end = context.WithCancel(context.Background())
 	switch c := rdb.(type) {
 	case *redis.Client:
 		if c == nil {
@@ -108,6 +112,8 @@ func (s *Store) Close() error {
 	rdb := s.rdb
 	s.rdb, s.closed = nil, true
 	s.mu.Unlock()
+	s.end()
+	s.tails.Wait()
 	var err error
 	if rdb != nil {
 		err = rdb.Close()
@@ -115,6 +121,9 @@ func (s *Store) Close() error {
 	s.submits.close()
 	return err
 }
+
+// Done is closed when the store is, for those who wait for a hint.
+func (s *Store) Done() <-chan struct{} { return s.life.Done() }
 
 // client returns the store's own client. Retries are the store's business, for
 // only it knows whether a command may already have been executed.
@@ -271,9 +280,9 @@ func (s *Store) runAll(ctx context.Context, calls []call) ([]any, []error) {
 	return replies, errs
 }
 
-// distinct joins errors, those of the same text once: all segments of a server
+// Distinct joins errors, those of the same text once: all segments of a server
 // that is away say the same.
-func distinct(errs []error) error {
+func Distinct(errs []error) error {
 	seen := make(map[string]bool)
 	var different []error
 	for _, err := range errs {

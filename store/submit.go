@@ -74,7 +74,8 @@ type submission struct {
 	id      string
 	made    bool // the ID was made here, so a duplicate is our own repetition
 	spec    *Spec
-	local   *Spec // spec with the claims of its own segment only
+	locator string // key that must not exist, if not empty
+	local   *Spec  // spec with the claims of its own segment only
 	data    []byte
 	segment int
 	foreign []foreignClaim
@@ -102,7 +103,7 @@ func (it *submission) answer(a string) {
 	case a == "":
 	case a == "=":
 		it.receipt.Duplicate = !it.made
-	case a == "!":
+	case a == "!" || a[0] == 'l':
 		it.err = fmt.Errorf("%w: %s", ErrConflict, clip(it.id, 64))
 	case a == "v":
 		it.again = true
@@ -138,8 +139,7 @@ func (s *Store) submitBatch(ctx context.Context, batch []*submission) {
 			case errs[i] != nil:
 				it.err = errs[i]
 			case j < len(answers):
-				holder, taken := strings.CutPrefix(answers[j], "u")
-				if taken && !it.healed && s.freeUnique(ctx, it, holder) {
+				if !it.healed && s.free(ctx, it, answers[j]) {
 					it.healed = true
 					s.submitBatch(ctx, []*submission{it})
 					continue
@@ -185,7 +185,7 @@ func (a *argList) accept(k keys, it *submission, streams *streamSet) {
 		a.arg(r.String(), r.route())
 	}
 	a.key(k.record(it.id))
-	a.claims(k, it.local)
+	a.claimsAnd(k, it.local, it.locator)
 	a.tend(it)
 }
 

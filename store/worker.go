@@ -52,7 +52,7 @@ func (s *Store) Join(ctx context.Context, instance string, lease time.Duration, 
 		calls[i] = call{scriptJoin, a.keys, a.args}
 	}
 	_, errs := s.runAll(ctx, calls)
-	return distinct(errs)
+	return Distinct(errs)
 }
 
 // Leave takes an instance out of every segment, and tells the others, for they
@@ -97,16 +97,17 @@ func (k keys) streams(queues []string) []string {
 // Pulse is what a heartbeat told.
 type Pulse struct {
 	Now       time.Time
-	Dead      bool     // at least one segment had declared the instance dead
+	Dead      []int    // segments that had declared the instance dead
 	Cancelled []string // IDs of jobs with a cancel request, anywhere
 	Paused    []string // queues
 	Live      []string // instances with a lease
 	Missed    bool     // more is pending for the instance than it knows
 }
 
-// Heartbeat extends an instance's leases. known counts the entries it holds, by
-// stream.
-func (s *Store) Heartbeat(ctx context.Context, instance string, lease time.Duration, queues []string, running int, known map[string]int) (Pulse, error) {
+// Heartbeat extends an instance's leases, each segment with its own error. known
+// counts the entries the instance holds, by stream. What a segment that failed
+// would have told is missing in the pulse.
+func (s *Store) Heartbeat(ctx context.Context, instance string, lease time.Duration, queues []string, running int, known map[string]int) (Pulse, []error) {
 	calls := make([]call, len(s.segments))
 	for i, k := range s.segments {
 		var a argList
@@ -125,7 +126,9 @@ func (s *Store) Heartbeat(ctx context.Context, instance string, lease time.Durat
 		if errs[i] != nil {
 			continue
 		}
-		p.Dead = p.Dead || number(at(r, 1)) == 0
+		if number(at(r, 1)) == 0 {
+			p.Dead = append(p.Dead, i)
+		}
 		p.Cancelled = append(p.Cancelled, texts(at(r, 2))...)
 		p.Missed = p.Missed || len(list(at(r, 5))) > 0
 		if i == 0 {
@@ -134,7 +137,7 @@ func (s *Store) Heartbeat(ctx context.Context, instance string, lease time.Durat
 			p.Live = texts(at(r, 4))
 		}
 	}
-	return p, distinct(errs)
+	return p, errs
 }
 
 // KnownBy counts entries by stream, for [Store.Heartbeat].

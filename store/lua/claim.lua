@@ -1,10 +1,22 @@
 -- claim notes, in the segment of a foreign key, which job holds it. See store/claims.go for the protocol.
--- KEYS: claim
--- ARGV: holder, holder that may be replaced or '', time to live in ms
--- Returns: '' the claim is the holder's, otherwise who holds it
--- Idempotent: by holder
+-- KEYS: claim, and for the locator of an ID the record that would have this ID here
+-- ARGV: segment and id of the job, until when at least it holds the key in ms or 0, a value that may be replaced or '',
+--       time to live in ms
+-- Returns: '' the claim is the job's; '!' a job of this segment has the ID; otherwise the value that is there
+-- Idempotent: by job; the later end is kept
 -- Memory: refused when Redis is out of memory
-local held = redis.call('GET', KEYS[1])
-if held and held ~= ARGV[1] and held ~= ARGV[2] then return held end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
+-- include: base
+local claim, record = key(), KEYS[2]
+local segment, id, held_until, replace, ttl = arg(), arg(), tonumber(arg()), arg(), arg()
+if record then
+  local place = call('HGET', record, 'p')
+  if place and place ~= 'v' then return '!' end
+end
+local held = call('GET', claim)
+if held and held ~= replace then
+  local s, u, i = held:match('^\1(%d+):(%d+):(.+)$')
+  if s ~= segment or i ~= id then return held end
+  held_until = math.max(held_until, tonumber(u))
+end
+call('SET', claim, '\1' .. segment .. ':' .. int(held_until) .. ':' .. id, 'PX', ttl)
 return ''

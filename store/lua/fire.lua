@@ -1,4 +1,4 @@
--- fire creates the job of one tick and moves the schedule to its next tick.
+-- fire creates the job of one tick and moves the schedule to its next tick, also when the job cannot be created.
 -- KEYS: schedule, plan, due, wait, grant, tend, relay, streams, then for a job of this segment: record, claims
 -- ARGV: control channel, segment, name, generation, tick in ms, next tick in ms or '' for none,
 --       '' or the spec to relay to another segment with its ID, number of streams, then the job as in lib/accept
@@ -16,7 +16,6 @@ if current[1] ~= generation or current[2] ~= tick or tonumber(tick) > now then r
 local answer = 'r'
 if foreign == '' then
   answer = accept(due, wait, grant, tend, streams)
-  if answer:sub(1, 1) == 'e' then return answer end
 else
   call('HSET', relay, arg(), foreign)
 end

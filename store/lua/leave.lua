@@ -18,6 +18,7 @@ for _, stream in ipairs(keylist()) do
   end
 end
 if pending then
+  call('ZREM', workers, '') -- ZADD alone is refused when Redis is out of memory
   call('ZADD', workers, 'XX', 0, instance)
   return 0
 end

@@ -2,7 +2,7 @@
 -- KEYS: due, wait, grant, workers, plan, streams, then for each job: record, mutex when it has one
 -- ARGV: number of streams, number of jobs, then for each job: ref, id, index of its stream, mutex name or '', route;
 --       then how many due refs to return
--- Returns: now, score of the next due job or -1, next tick in plan or -1, oldest lapsed worker or '',
+-- Returns: now, score of the next due job or -1, next tick in plan or -1, up to 20 lapsed workers,
 --       refs that are due, mutexes to grant, refs that cannot be promoted each followed by the reason, sets
 --       whose type is foreign
 -- Idempotent: a job whose score is above the server's time, or that left due, is passed over
@@ -60,9 +60,9 @@ local function head(set)
   return h[2] and int(tonumber(h[2])) or '-1'
 end
 
-local lapsed = ours(workers, try('ZRANGEBYSCORE', workers, '-inf', int(now), 'LIMIT', 0, 1))
+local lapsed = ours(workers, try('ZRANGEBYSCORE', workers, '-inf', int(now), 'LIMIT', 0, 20))
 local next_due, next_tick = head(due), head(plan)
 local refs = next_due ~= '-1' and call('ZRANGEBYSCORE', due, '-inf', int(now), 'LIMIT', 0, tonumber(arg())) or {}
 return {
-  int(now), next_due, next_tick, lapsed[1] or '', refs, ours(grant, try('ZRANGE', grant, 0, 99)), bad, foreign,
+  int(now), next_due, next_tick, lapsed, refs, ours(grant, try('ZRANGE', grant, 0, 99)), bad, foreign,
 }

@@ -1,12 +1,13 @@
 -- quarantine takes what cannot be run out of the way: an entry, a planned or a waiting job whose data is damaged or
 -- foreign. A record that is ours becomes failed; a foreign key is left as it is.
--- KEYS: record, due, wait, grant, stream, history of failed, events, claims
+-- KEYS: record, due, wait, grant, cancels, stream, history of failed, events, claims
 -- ARGV: id, token or '', ref or '', waiter or '', reason, inbox channel prefix, history TTL, name, queue, claims
 -- Returns: 1 taken out, 0 it was not there any more; then whether a mutex is to be granted
 -- Idempotent: by the entry, ref or waiter, which leaves its place
 -- Memory: works when Redis is out of memory (the first write removes)
 -- include: base mutex claims finish
-local record, due, wait, grant, stream, history, events = key(), key(), key(), key(), key(), key(), key()
+local record, due, wait, grant, cancels, stream, history, events =
+  key(), key(), key(), key(), key(), key(), key(), key()
 local id, token, ref, waiter, reason, inbox, ttl, name, queue =
   arg(), arg(), arg(), arg(), arg(), arg(), arg(), arg(), arg()
 local c = claims()
@@ -19,6 +20,7 @@ end
 if ref ~= '' and try('ZREM', due, ref) == 1 then removed = removed + 1 end
 if waiter ~= '' and try('ZREM', wait, waiter) == 1 then removed = removed + 1 end
 if removed == 0 then return {0, 0} end
+try('HDEL', cancels, id)
 local freed = false
 local job = id ~= '' and try('HMGET', record, 'p', 'a', 'aw', 's')
 if job and not job.err and job[1] and job[1]:find('^[drwq]') and (job[1]:sub(1, 1) ~= 'q' or job[1] == 'q' .. token) then

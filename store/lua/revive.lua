@@ -1,19 +1,21 @@
 -- revive gives a final job that did not succeed a new life: its failures are forgotten and it is due now.
--- KEYS: record, due, history of its state, events, claims
--- ARGV: id, ref, control channel, segment, events TTL, name, queue, claims
+-- KEYS: record, due, tend, history of its state, events, claims
+-- ARGV: id, letter of its state, ref, control channel, segment, events TTL, name, queue, claims, claims to tend
 -- Returns: 'ok'; '' no such job; 'live' or 'succeeded' when there is nothing to retry; 'u' .. id when another job
 --       holds its unique key
 -- Idempotent: a job that lives is left alone
 -- Memory: refused when Redis is out of memory
 -- include: base plan claims
-local record, due, history, events = key(), key(), key(), key()
-local id, ref, channel, segment, ttl, name, queue = arg(), arg(), arg(), arg(), arg(), arg(), arg()
+local record, due, tend, history, events = key(), key(), key(), key(), key()
+local id, expected, ref, channel, segment, ttl, name, queue = arg(), arg(), arg(), arg(), arg(), arg(), arg(), arg()
 local c = claims()
+local foreign = {}
+for i = 1, tonumber(arg()) do foreign[i] = arg() end
 local place = call('HGET', record, 'p')
 if not place or place == 'v' then return '' end
 local state = place:sub(1, 1)
 if state == 's' then return 'succeeded' end
-if state ~= 'f' and state ~= 'c' and state ~= 'x' then return 'live' end
+if state ~= expected then return 'live' end
 if c and c.unique then
   local holder = call('GET', c.unique)
   if holder and holder ~= id then return 'u' .. holder end
@@ -25,6 +27,7 @@ for _, tag in ipairs(c and c.tags or {}) do
   if type(probe) == 'table' then return redis.error_reply(probe.err) end
 end
 call('HSET', record, 'p', 'd')
+for _, claim in ipairs(foreign) do call('ZADD', tend, int(now + 3600000), claim) end
 call('HDEL', record, 'f', 'l', 'c', 'e', 'r')
 call('PERSIST', record)
 try('XDEL', history, place:sub(2))

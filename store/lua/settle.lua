@@ -19,6 +19,8 @@ local channel, segment, inbox, instance = arg(), arg(), arg(), arg()
 local ttl = {s = arg(), f = arg(), c = arg(), x = arg()}
 local streams = keylist()
 local kept_attempts = 20
+-- Outcomes that are recorded as another one: c when nobody cancelled the job, f when a key it needs is not ours.
+local turned = {cb = true, cf = true, rf = true, zf = true, uf = true, bf = true}
 local freed = {}
 
 local function settle()
@@ -33,8 +35,8 @@ local function settle()
   local acked = try('XACK', stream, 'w', token)
   if acked ~= 1 then
     local log = not job.err and call('HGET', record, 'x' .. attempt)
-    local same = token .. ' ' .. outcome .. ' '
-    if log and log:sub(1, #same) == same then return 2 end
+    local was = log and log:sub(1, #token + 1) == token .. ' ' and log:sub(#token + 2, #token + 2)
+    if was and (was == outcome or turned[outcome .. was]) then return 2 end
     return 0
   end
   call('XDEL', stream, token)
@@ -57,6 +59,7 @@ local function settle()
   end
   local logged = outcome
   local cancelled = job[2]
+  if outcome == 'c' and not cancelled then outcome = 'b' end -- nobody asked for it
   if cancelled then
     call('HDEL', cancels, id)
     if outcome ~= 's' and outcome ~= 'x' then

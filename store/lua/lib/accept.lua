@@ -6,6 +6,7 @@
 --   '='       the same job is already there
 --   '!'       another job has this ID
 --   'u' .. id the unique key is held by job id
+--   'l' .. v  a job with this ID is noted to be in another segment
 --   'v'       a claim was taken over meanwhile: begin again
 --   'e' .. m  a key has the wrong type
 local sound = {} -- places whose type was checked
@@ -22,6 +23,8 @@ local function accept(due, wait, grant, tend, streams)
   if known[1] then return known[1] == spec and '=' or '!' end
   if known[2] then return known[2] == 'v' and 'v' or '!' end
   if c then
+    local elsewhere = c.locator and try('GET', c.locator)
+    if elsewhere then return type(elsewhere) == 'table' and 'e' .. elsewhere.err or 'l' .. elsewhere end
     if c.unique then
       local holder = try('GET', c.unique)
       if type(holder) == 'table' and holder.err then return 'e' .. holder.err end

@@ -1,5 +1,6 @@
 -- Claims are the keys a job holds beside its record: a unique key, a mutex, tag
--- indexes. claims reads them from KEYS and ARGV; the flags are u, m and t.
+-- indexes. claims reads them from KEYS and ARGV; the flags are u, m and t, and l
+-- for the place where a job of the same ID in another segment would be noted.
 local function claims()
   local flags = arg()
   if flags == '' then return nil end
@@ -7,5 +8,6 @@ local function claims()
   if flags:find('u', 1, true) then c.unique = key(); c.keep = tonumber(arg()) end
   if flags:find('m', 1, true) then c.mutex = key(); c.name = arg() end
   if flags:find('t', 1, true) then c.tags = keylist() end
+  if flags:find('l', 1, true) then c.locator = key() end
   return c
 end
