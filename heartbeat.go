@@ -45,7 +45,7 @@ func (in *instance) beat() {
 		}
 		if err := in.pulseInTime(); err != nil {
 			failures++
-			if in.warned.lately("heartbeat") {
+			if in.keeping.Err() == nil && in.warned.lately("heartbeat") {
 				in.log.Warn("carillon: heartbeat failed, trying again", "error", err)
 			}
 			continue
@@ -110,6 +110,9 @@ func (in *instance) pulse(ctx context.Context) error {
 // declaredDead joins again. What ran here in these segments runs elsewhere by
 // now, so its outcomes will be refused; its contexts end.
 func (in *instance) declaredDead(ctx context.Context, segments []int) {
+	if in.keeping.Err() != nil {
+		return // the instance is leaving
+	}
 	in.log.Warn("carillon: the lease had lapsed and the instance was declared dead; joining again", "segments", segments)
 	in.running.stop(func(e *store.Entry) bool { return slices.Contains(segments, e.Segment) }, ErrLeaseLost)
 	if err := in.join(ctx); err != nil && !errors.Is(err, ErrClosed) {
@@ -150,7 +153,10 @@ func (in *instance) listen(hints <-chan string) {
 		kind, rest, _ := strings.Cut(hint, " ")
 		switch kind {
 		case "c":
-			in.stopCancelled([]string{rest})
+			entry, id, _ := strings.Cut(rest, " ")
+			if token, err := store.Token(entry); err == nil {
+				in.running.cancel(id, token)
+			}
 		case "p", "":
 			in.pauseHints.Add(1)
 			ctx, cancel := context.WithTimeout(in.keeping, settleGrace)

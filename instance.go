@@ -135,7 +135,9 @@ func (in *instance) start(ctx context.Context) error {
 func (in *instance) retry(ctx context.Context, what string, f func(context.Context) error) error {
 	wait := 100 * time.Millisecond
 	for {
-		err := f(ctx)
+		limit, cancel := context.WithTimeout(ctx, settleGrace) // or it says nothing for long
+		err := f(limit)
+		cancel()
 		if err == nil || !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrUncertain) || ctx.Err() != nil {
 			return err
 		}

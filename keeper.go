@@ -81,7 +81,7 @@ func (k *keeper) run() {
 			if in.warned.lately("housekeeping") {
 				in.log.Warn("carillon: housekeeping failed, trying again", "segment", k.segment, "error", err)
 			}
-			if errors.Is(err, ErrUnavailable) || errors.Is(err, ErrUncertain) {
+			if (errors.Is(err, ErrUnavailable) || errors.Is(err, ErrUncertain)) && !errors.Is(err, store.ErrFull) {
 				k.grace.begin(in.config.LeaseTTL)
 			}
 			pause(ctx, max(retryEvery, backoff(failures)))
@@ -138,20 +138,19 @@ func (k *keeper) round(ctx context.Context) (time.Time, error) {
 		in.clock.learn(tick.Now, asked)
 	}
 	next := tick.NextDue
+	var notFired error // must not hold up the rest, which works when Redis is out of memory
 	if !tick.NextTick.IsZero() {
 		if !tick.NextTick.After(tick.Now) {
-			if tick.NextTick, err = in.fire(ctx, k.segment, tick.Now); err != nil {
-				return time.Time{}, err
-			}
+			tick.NextTick, notFired = in.fire(ctx, k.segment, tick.Now)
 		}
 		if next.IsZero() || !tick.NextTick.IsZero() && tick.NextTick.Before(next) {
 			next = tick.NextTick
 		}
 	}
 	if err := k.reclaim(ctx, tick.Lapsed); err != nil {
-		return next, err
+		return next, errors.Join(notFired, err)
 	}
-	return next, k.tidy(ctx)
+	return next, errors.Join(notFired, k.tidy(ctx))
 }
 
 func (k *keeper) report(id string, err error) {
@@ -251,18 +250,18 @@ func (k *keeper) own(ctx context.Context, live []string) {
 	lease := k.lease
 	k.mu.Unlock()
 	mine := preferred(live, k.segment) == in.id
-	name := "\x00segment/" + strconv.Itoa(k.segment) // no user can name it
 	var err error
 	switch {
 	case mine && lease == nil:
-		lease, _, err = in.store.Acquire(ctx, name, in.id, in.config.LeaseTTL)
+		lease, _, err = in.store.Acquire(ctx, k.leaseName(), in.id, in.config.LeaseTTL)
 	case mine:
 		if err = in.store.Renew(ctx, lease, in.config.LeaseTTL); errors.Is(err, ErrFenced) {
 			lease = nil
 		}
 	case lease != nil:
-		_ = in.store.Release(ctx, lease)
-		lease = nil
+		if err = in.store.Release(ctx, lease); err == nil || errors.Is(err, ErrFenced) {
+			lease = nil
+		}
 	}
 	_ = err // the next heartbeat tries again; meanwhile nothing depends on it
 	k.mu.Lock()
@@ -274,14 +273,21 @@ func (k *keeper) own(ctx context.Context, live []string) {
 	}
 }
 
+// leaseName is one that no user can give a lock.
+func (k *keeper) leaseName() string { return "\x00segment/" + strconv.Itoa(k.segment) }
+
 // resign gives the segment up at shutdown.
 func (k *keeper) resign(ctx context.Context) {
+	in := k.instance
 	k.mu.Lock()
-	lease := k.lease
+	mine, lease := k.mine, k.lease
 	k.mine, k.lease = false, nil
 	k.mu.Unlock()
+	if mine && lease == nil { // the heartbeat that took it may have been given up halfway
+		lease, _, _ = in.store.Acquire(ctx, k.leaseName(), in.id, in.config.LeaseTTL)
+	}
 	if lease != nil {
-		_ = k.instance.store.Release(ctx, lease)
+		_ = in.store.Release(ctx, lease)
 	}
 }
 

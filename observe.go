@@ -2,8 +2,12 @@ package carillon
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"iter"
 	"time"
+
+	"github.com/carillon-go/carillon/store"
 )
 
 // EventType is what happened.
@@ -47,6 +51,9 @@ func (s *Scheduler) Subscribe(ctx context.Context, cursor string) iter.Seq2[Even
 	return func(yield func(Event, error) bool) {
 		for e, err := range events {
 			if err != nil {
+				if errors.Is(err, store.ErrCursor) {
+					err = fmt.Errorf("%w: %w", ErrInvalid, err)
+				}
 				yield(Event{}, opError("subscribe", "", err))
 				return
 			}

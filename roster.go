@@ -2,6 +2,7 @@ package carillon
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"github.com/carillon-go/carillon/store"
@@ -13,7 +14,17 @@ type roster struct {
 	mu      sync.Mutex
 	entries map[string]*tenure
 	empty   chan struct{} // closed when the last entry leaves; nil when nobody waits
+	early   []attempt     // attempts that were cancelled and are not here, or not yet
 }
+
+// attempt names one attempt of a job.
+type attempt struct {
+	id    string
+	token uint64
+}
+
+// earlyLimit is how many attempts are remembered whose cancel came too soon.
+const earlyLimit = 256
 
 // tenure is the time an instance holds an entry.
 type tenure struct {
@@ -33,8 +44,40 @@ func (r *roster) add(e *store.Entry) bool {
 	if _, known := r.entries[e.Key()]; known {
 		return false
 	}
-	r.entries[e.Key()] = &tenure{entry: e}
+	t := &tenure{entry: e}
+	if slices.Contains(r.early, attempt{e.ID, e.Token}) {
+		t.cause = ErrCancelled
+	}
+	r.entries[e.Key()] = t
 	return true
+}
+
+// cancel stops an attempt. When the attempt is not here, it may be another
+// instance's, or on its way: the hint can overtake the delivery.
+func (r *roster) cancel(id string, token uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, t := range r.entries {
+		if t.entry.ID == id && t.entry.Token == token {
+			t.stop(ErrCancelled)
+			return
+		}
+	}
+	if len(r.early) == earlyLimit {
+		r.early = slices.Delete(r.early, 0, earlyLimit/2)
+	}
+	r.early = append(r.early, attempt{id, token})
+}
+
+// stop is called with the roster's lock held. Only the first cause counts.
+func (t *tenure) stop(cause error) {
+	if t.cause != nil {
+		return
+	}
+	t.cause = cause
+	if t.cancel != nil {
+		t.cancel(cause)
+	}
 }
 
 // begin notes that the entry's handler runs and how to stop it. It returns the
@@ -79,12 +122,8 @@ func (r *roster) stop(match func(*store.Entry) bool, cause error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, t := range r.entries {
-		if t.cause != nil || !match(t.entry) {
-			continue
-		}
-		t.cause = cause
-		if t.cancel != nil {
-			t.cancel(cause)
+		if match(t.entry) {
+			t.stop(cause)
 		}
 	}
 }

@@ -307,6 +307,9 @@ func (s *Scheduler) Schedules(ctx context.Context) ([]*ScheduleInfo, error) {
 		if errors.Is(err, ErrNotFound) {
 			continue // deleted meanwhile
 		}
+		if errors.Is(err, ErrDamaged) {
+			info, err = &ScheduleInfo{Name: name, Problem: err.Error()}, nil
+		}
 		if err != nil {
 			return out, err
 		}
@@ -394,7 +397,9 @@ func (in *instance) fireOne(ctx context.Context, stored *store.Schedule, now tim
 	id, fired, err := in.store.Fire(ctx, stored, following, spec)
 	switch {
 	case errors.Is(err, ErrDamaged), errors.Is(err, ErrConflict):
-		in.log.Error("carillon: the job of a tick could not be created", "schedule", stored.Name, "tick", stored.Next, "error", err)
+		if in.warned.lately("tick " + stored.Name) {
+			in.log.Error("carillon: the job of a tick could not be created", "schedule", stored.Name, "tick", stored.Next, "error", err)
+		}
 		return fired, nil
 	case err == nil && fired:
 		in.log.Debug("carillon: schedule fired", "schedule", stored.Name, "tick", stored.Next, "job", id)

@@ -69,16 +69,16 @@ func (r *reader) read(ctx context.Context) error {
 	share := min(r.credit/shareOf, n)
 	entries, err := r.source.Fetch(ctx, n, share)
 	if err != nil {
-		r.pool.give(n)
+		r.pool.restore(n, n)
 		return err
 	}
 	if len(entries) > 0 {
 		r.credit -= share * shareOf
 		started := r.start(entries, n)
-		r.pool.give(n - started)
+		r.pool.restore(n, n-started)
 		return nil
 	}
-	r.pool.give(n)
+	r.pool.restore(n, n)
 	r.credit = 0
 	// While it waits, a reader holds no slot: others may need it. In the rare
 	// case that entries come and the slots are gone, they are given back.
@@ -89,8 +89,8 @@ func (r *reader) read(ctx context.Context) error {
 		n = min(r.pool.free(), fetchLimit)
 	}
 	if len(entries) > 0 && ctx.Err() == nil {
-		n = r.pool.reserve(len(entries))
-		r.pool.give(n - r.start(entries, n))
+		n = r.pool.claim(ctx, len(entries))
+		r.pool.restore(n, n-r.start(entries, n))
 	}
 	return nil
 }
@@ -140,8 +140,8 @@ func (r *reader) adopt(ctx context.Context) error {
 	entries, err := r.source.Pending(ctx)
 	if err == nil {
 		entries = slices.DeleteFunc(entries, func(e *store.Entry) bool { return known[e.Key()] })
-		slots := r.pool.reserve(len(entries))
-		r.pool.give(slots - r.start(entries, slots))
+		slots := r.pool.claim(ctx, len(entries))
+		r.pool.restore(slots, slots-r.start(entries, slots))
 	}
 	return err
 }
@@ -171,9 +171,12 @@ const declineLimit = 15 * time.Second
 
 // execute runs one attempt and hands its outcome to the settler.
 func (in *instance) execute(e *store.Entry, p *pool) {
-	defer p.give(1)
+	defer p.give()
 	if e.Unusable() {
 		in.refuse(e)
+		return
+	}
+	if !e.Spec.ExpiresAt.IsZero() && in.expire(e) { // it takes no handler
 		return
 	}
 	reg, ok := in.handlers[e.Spec.Name]
@@ -184,9 +187,6 @@ func (in *instance) execute(e *store.Entry, p *pool) {
 		in.settler.put(store.Settlement{
 			Entry: e, Outcome: store.Decline, Delay: min(250*time.Millisecond<<min(e.Attempt-1, 10), declineLimit),
 		})
-		return
-	}
-	if !e.Spec.ExpiresAt.IsZero() && in.expire(e) {
 		return
 	}
 
@@ -342,10 +342,11 @@ func (in *instance) delay(policy *Retry, failures int, err error) (d time.Durati
 
 // pool is the slots of one queue in this instance.
 type pool struct {
-	mu     sync.Mutex
-	open   int
-	paused bool
-	change chan struct{} // closed and replaced when a slot is freed or the pause ends
+	mu       sync.Mutex
+	open     int
+	reserved int // by reads under way; most of them come back at once
+	paused   bool
+	change   chan struct{} // closed and replaced when a slot is freed or the pause ends
 }
 
 func newPool(slots int) *pool { return &pool{open: slots, change: make(chan struct{})} }
@@ -379,25 +380,65 @@ func (p *pool) free() int {
 	return p.open
 }
 
-// reserve takes up to n slots and returns how many it got.
+// reserve takes up to n slots for a read and returns how many it got.
 func (p *pool) reserve(n int) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.paused {
 		return 0
 	}
+	return p.book(n)
+}
+
+// claim is reserve for entries that were delivered already. What other readers
+// have reserved and may not need is worth the wait.
+func (p *pool) claim(ctx context.Context, n int) int {
+	for {
+		p.mu.Lock()
+		if p.paused || p.open >= n || p.reserved == 0 || ctx.Err() != nil {
+			defer p.mu.Unlock()
+			if p.paused {
+				return 0
+			}
+			return p.book(n)
+		}
+		change := p.change
+		p.mu.Unlock()
+		select {
+		case <-change:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// book is called with mu held.
+func (p *pool) book(n int) int {
 	n = min(n, p.open)
 	p.open -= n
+	p.reserved += n
 	return n
 }
 
-func (p *pool) give(n int) {
+// restore ends a reservation of n slots, of which some were not used.
+func (p *pool) restore(n, unused int) {
+	if n == 0 {
+		return
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.open == 0 && n > 0 {
+	p.reserved -= n
+	p.open += unused
+	p.wake()
+}
+
+// give frees the slot of an attempt.
+func (p *pool) give() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.open++
+	if p.open == 1 || p.reserved > 0 {
 		p.wake()
 	}
-	p.open += n
 }
 
 func (p *pool) pause(paused bool) {

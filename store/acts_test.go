@@ -77,7 +77,7 @@ func (s *stage) is(id string, want State) {
 func (s *stage) lapse(instance string) {
 	s.t.Helper()
 	for _, k := range s.segments {
-		s.ok(s.rdb.ZAdd(s.ctx, k.workers(), z(1, instance)).Err())
+		s.ok(s.rdb.ZAdd(s.ctx, k.workers(), z(float64(time.Now().UnixMilli()), instance)).Err())
 	}
 }
 

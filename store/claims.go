@@ -17,10 +17,10 @@ import (
 // names the job, and the two segments agree by this protocol:
 //
 //  1. Set the claim, unless it is set (claim.lua).
-//  2. If another job holds it, look at that job's record. A record that was
-//     never written is marked void, so that its submission, which may still be
-//     under way, will be refused (void.lua). A claim whose job is void, or final
-//     and past its period, is replaced by compare-and-set.
+//  2. If another job holds it, look at that job's record. A record that is not
+//     written within a moment is marked void, so that its submission, which may
+//     still be under way, will be refused (void.lua). A claim whose job is void,
+//     or final and past its period, is replaced by compare-and-set.
 //  3. Submit the job. Its segment notes the claim in tend.
 //
 // A crash after 1 leaves a claim that step 2 of the next submission sees
@@ -31,7 +31,8 @@ const (
 	claimTTL    = 48 * time.Hour
 	tendEvery   = time.Hour
 	voidTTL     = 2 * time.Minute
-	claimBudget = 30 * time.Second // from claim to submit; far below voidTTL
+	claimBudget = 30 * time.Second       // from claim to submit; far below voidTTL
+	claimYouth  = 250 * time.Millisecond // while a claim without a job is left in peace
 )
 
 // foreignClaim is a key of a job in a segment that is not the job's.
@@ -140,6 +141,10 @@ func (s *Store) submitClaimed(ctx context.Context, it *submission) {
 		if !it.again {
 			return
 		}
+		if it.made { // the ID that was given up is spent
+			it.id = s.inSegment(NewID(), it.segment)
+			it.receipt.ID = it.id
+		}
 	}
 }
 
@@ -209,7 +214,7 @@ func (s *Store) claim(ctx context.Context, it *submission, c foreignClaim, until
 		if err != nil {
 			return "", err
 		}
-		ended, err := s.claimEnded(ctx, c.kind, held)
+		ended, err := s.claimEnded(ctx, c.kind, keys[0], held)
 		if err != nil {
 			return "", surelyNot("claim", err)
 		}
@@ -229,15 +234,18 @@ func (s *Store) unclaim(ctx context.Context, it *submission, c foreignClaim) err
 	return err
 }
 
-// claimEnded tells whether the hold that a claim's value names is over, and
+// claimEnded tells whether the hold that a claim's value, held, names is over, and
 // makes sure that it is when its job was never stored.
-func (s *Store) claimEnded(ctx context.Context, kind byte, held string) (bool, error) {
+func (s *Store) claimEnded(ctx context.Context, kind byte, claim, held string) (bool, error) {
 	segment, until, id, err := parseHolder(held)
 	if err != nil || segment >= len(s.segments) {
 		return false, fmt.Errorf("claim: %w", ErrDamaged)
 	}
 	now, err := s.Now(ctx)
 	if err != nil || until.After(now) {
+		return false, err
+	}
+	if err := s.awaitRecord(ctx, claim, segment, id); err != nil {
 		return false, err
 	}
 	reply, err := s.run(ctx, call{scriptVoid, []string{s.segments[segment].record(id)}, []any{voidTTL.Milliseconds()}})
@@ -259,6 +267,30 @@ func (s *Store) claimEnded(ctx context.Context, kind byte, held string) (bool, e
 		return false, err
 	}
 	return !job.SubmittedAt.Add(job.Spec.UniqueFor).After(now), nil
+}
+
+// awaitRecord gives the submission of a new claim's holder, which is most
+// likely under way, a moment to be done. Otherwise submissions that race for a
+// key would all give each other up.
+func (s *Store) awaitRecord(ctx context.Context, claim string, segment int, id string) error {
+	for wait := time.Millisecond; wait < claimYouth; wait *= 2 {
+		place, err := read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) (string, error) {
+			return rdb.HGet(ctx, s.segments[segment].record(id), "p").Result()
+		})
+		if err != nil || place != "" {
+			return err
+		}
+		left, err := read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) (time.Duration, error) {
+			return rdb.PTTL(ctx, claim).Result()
+		})
+		if err != nil || claimTTL-left > claimYouth {
+			return err
+		}
+		if err := sleep(ctx, wait); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // tend adds a job's foreign claims to its segment's list of claims to renew.

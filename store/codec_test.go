@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"math/rand/v2"
 	"reflect"
 	"strings"
@@ -266,6 +267,6 @@ func TestEntriesThatAreNone(t *testing.T) {
 		e := decodeEntry(0, "s", c.id, values)
 		assert.ErrorIs(t, e.Err, c.want, name)
 		assert.Less(t, len(e.Err.Error()), 300, name)
-		assert.Equal(t, c.want != ErrNewer, e.Unusable(), name)
+		assert.Equal(t, !errors.Is(c.want, ErrNewer), e.Unusable(), name)
 	}
 }

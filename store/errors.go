@@ -25,10 +25,14 @@ var (
 	ErrDamaged = errors.New("damaged or foreign data")
 	// ErrUnavailable: Redis refused or could not be reached; surely nothing was done.
 	ErrUnavailable = errors.New("redis is unavailable; nothing was done")
+	// ErrFull comes with ErrUnavailable.
+	ErrFull = errors.New("redis is out of memory (maxmemory)")
 	// ErrUncertain: the connection failed after the command may have been sent.
 	ErrUncertain = errors.New("redis did not answer; it may have been done")
 	// ErrState: the job's state does not allow the operation.
 	ErrState = errors.New("not possible in the job's state")
+	// ErrCursor: it is not one that an event of this namespace had.
+	ErrCursor = errors.New("cursor")
 	// ErrClosed: the store was closed.
 	ErrClosed = errors.New("closed")
 )
@@ -95,7 +99,7 @@ func classify(err error, sent bool) error {
 	case v == later || v == notSent:
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	case hasReply(err, "OOM"):
-		return fmt.Errorf("%w: redis is out of memory (maxmemory): %w", ErrUnavailable, err)
+		return fmt.Errorf("%w: %w: %w", ErrUnavailable, ErrFull, err)
 	case hasReply(err, "NOAUTH"), hasReply(err, "WRONGPASS"), hasReply(err, "NOPERM"):
 		return fmt.Errorf("%w: redis denies access: %w", ErrUnavailable, err)
 	case hasReply(err, "WRONGTYPE"):

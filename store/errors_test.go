@@ -70,7 +70,7 @@ func TestJudgeAndClassify(t *testing.T) {
 			got := classify(c.err, false)
 			require.ErrorIs(t, got, c.err)
 			for _, sentinel := range []error{ErrUnavailable, ErrUncertain, ErrDamaged} {
-				assert.Equal(t, sentinel == c.is, errors.Is(got, sentinel), "%v: %v", sentinel, got)
+				assert.Equal(t, errors.Is(c.is, sentinel), errors.Is(got, sentinel), "%v: %v", sentinel, got)
 			}
 			if c.want != final {
 				again := classify(c.err, true)

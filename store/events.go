@@ -27,6 +27,9 @@ type Event struct {
 	Error   string
 }
 
+// eventBatch is how many events of a stream one command reads.
+const eventBatch = 500
+
 // eventBlock is the longest blocking read for events.
 const eventBlock = 5 * time.Second
 
@@ -164,7 +167,7 @@ func (s *Store) tail(ctx context.Context, rdb redis.UniversalClient, set []int, 
 	}
 	wait := firstWait
 	for ctx.Err() == nil {
-		reply, err := rdb.XRead(ctx, &redis.XReadArgs{Streams: args, Count: 500, Block: eventBlock}).Result()
+		reply, err := rdb.XRead(ctx, &redis.XReadArgs{Streams: args, Count: eventBatch, Block: eventBlock}).Result()
 		if err != nil && !errors.Is(err, redis.Nil) {
 			if ctx.Err() != nil {
 				return nil
@@ -180,14 +183,24 @@ func (s *Store) tail(ctx context.Context, rdb redis.UniversalClient, set []int, 
 		}
 		wait = firstWait
 		var batch []streamEntry
+		horizon := "" // what is later has to wait for the rest of a stream that has more
 		for _, stream := range reply {
-			i := index[stream.Stream]
 			for _, m := range stream.Messages {
-				batch = append(batch, streamEntry{set[i], m.ID, m.Values})
-				args[len(set)+i] = m.ID
+				batch = append(batch, streamEntry{set[index[stream.Stream]], m.ID, m.Values})
+			}
+			if n := len(stream.Messages); n == eventBatch {
+				if last := stream.Messages[n-1].ID; horizon == "" || compareIDs(last, horizon) < 0 {
+					horizon = last
+				}
 			}
 		}
 		slices.SortStableFunc(batch, func(a, b streamEntry) int { return compareIDs(a.id, b.id) })
+		if horizon != "" {
+			batch = slices.DeleteFunc(batch, func(e streamEntry) bool { return compareIDs(e.id, horizon) > 0 })
+		}
+		for _, e := range batch {
+			args[len(set)+slices.Index(set, e.stream)] = e.id
+		}
 		if len(batch) == 0 {
 			continue
 		}
@@ -216,7 +229,7 @@ func (s *Store) positions(ctx context.Context, cursor string) ([]string, error) 
 			err = errors.New("it belongs to another namespace")
 		}
 		if err != nil {
-			return nil, fmt.Errorf("cursor: %w", err)
+			return nil, fmt.Errorf("%w: %w", ErrCursor, err)
 		}
 		return p, nil
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -46,7 +45,7 @@ const pageSize = 100
 func (s *Store) List(ctx context.Context, f Filter) iter.Seq2[*Job, error] {
 	return func(yield func(*Job, error) bool) {
 		for segment := range s.segments {
-			pages := s.pages(segment, f)
+			pages := s.pages(ctx, segment, f)
 			for page := range pages {
 				for {
 					ids, more, err := page(ctx)
@@ -88,7 +87,7 @@ func (s *Store) yieldPage(ctx context.Context, segment int, ids []string, f Filt
 // pager returns the next IDs of a structure and whether there may be more.
 type pager func(context.Context) (ids []string, more bool, err error)
 
-func (s *Store) pages(segment int, f Filter) iter.Seq[pager] {
+func (s *Store) pages(ctx context.Context, segment int, f Filter) iter.Seq[pager] {
 	k := s.segments[segment]
 	wants := func(states ...State) bool {
 		for _, state := range states {
@@ -110,7 +109,7 @@ func (s *Store) pages(segment int, f Filter) iter.Seq[pager] {
 			return
 		}
 		if wants(Queued, Running) {
-			for p := range s.streamPagers(k, f.Queue) {
+			for p := range s.streamPagers(ctx, k, f.Queue) {
 				if !yield(p) {
 					return
 				}
@@ -125,12 +124,13 @@ func (s *Store) pages(segment int, f Filter) iter.Seq[pager] {
 }
 
 func (s *Store) sortedPager(key string, parse func(string) (ref, error)) pager {
-	from := int64(0)
+	next := int64(0)
 	return func(ctx context.Context) ([]string, bool, error) {
+		from := next // a command that was given up may still read it
 		members, err := read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) ([]string, error) {
 			return rdb.ZRange(ctx, key, from, from+pageSize-1).Result()
 		})
-		from += pageSize
+		next += pageSize
 		var ids []string
 		for _, m := range members {
 			if r, err := parse(m); err == nil {
@@ -142,22 +142,23 @@ func (s *Store) sortedPager(key string, parse func(string) (ref, error)) pager {
 }
 
 func (s *Store) setPager(key string) pager {
-	var cursor uint64
+	var next uint64
 	return func(ctx context.Context) ([]string, bool, error) {
 		type page struct {
-			ids    []string
-			cursor uint64
+			ids  []string
+			next uint64
 		}
+		cursor := next // as above
 		p, err := read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) (page, error) {
 			ids, next, err := rdb.SScan(ctx, key, cursor, "", pageSize).Result()
 			return page{ids, next}, err
 		})
-		cursor = p.cursor
-		return p.ids, cursor != 0, err
+		next = p.next
+		return p.ids, next != 0, err
 	}
 }
 
-func (s *Store) streamPagers(k keys, queue string) iter.Seq[pager] {
+func (s *Store) streamPagers(ctx context.Context, k keys, queue string) iter.Seq[pager] {
 	return func(yield func(pager) bool) {
 		queues := []string{queue}
 		if queue == "" {
@@ -165,9 +166,7 @@ func (s *Store) streamPagers(k keys, queue string) iter.Seq[pager] {
 				return func(context.Context) ([]string, bool, error) { return nil, false, err }
 			}
 			var err error
-			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 			queues, err = s.Queues(ctx)
-			cancel()
 			if err != nil {
 				yield(failed(err))
 				return
@@ -185,11 +184,12 @@ func (s *Store) historyPager(key string) pager { return s.rangePager(key, true) 
 
 // rangePager walks a stream, newest first when back is set.
 func (s *Store) rangePager(key string, back bool) pager {
-	start := "-"
+	next := "-"
 	if back {
-		start = "+"
+		next = "+"
 	}
 	return func(ctx context.Context) ([]string, bool, error) {
+		start := next // as above
 		entries, err := read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) ([]redis.XMessage, error) {
 			if back {
 				return rdb.XRevRangeN(ctx, key, start, "-", pageSize).Result()
@@ -205,7 +205,7 @@ func (s *Store) rangePager(key string, back bool) pager {
 				ids = append(ids, id)
 			}
 		}
-		start = "(" + entries[len(entries)-1].ID
+		next = "(" + entries[len(entries)-1].ID
 		return ids, len(entries) == pageSize, nil
 	}
 }
@@ -325,7 +325,7 @@ func (s *Store) Await(ctx context.Context, id string) (State, error) {
 type Server struct {
 	Version     string
 	Eviction    string // maxmemory-policy
-	Persistence string // "aof", "rdb" or "none"
+	Persistence string // "aof", "rdb", "none", or "rdb or none" where it cannot be told
 }
 
 // Inspect reads what a server says of itself. Denied commands are passed over.
@@ -350,10 +350,24 @@ func (s *Store) Inspect(ctx context.Context) (Server, error) {
 		case infoField(info, "aof_enabled") == "1":
 			v.Persistence = "aof"
 		case infoField(info, "rdb_last_save_time") != "":
-			v.Persistence = "rdb or none"
+			v.Persistence = s.snapshots(ctx)
 		}
 	}
 	return v, nil
+}
+
+// snapshots tells whether a server without append-only file saves snapshots.
+func (s *Store) snapshots(ctx context.Context) string {
+	save, err := read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) (map[string]string, error) {
+		return rdb.ConfigGet(ctx, "save").Result()
+	})
+	switch {
+	case err != nil:
+		return "rdb or none"
+	case save["save"] == "":
+		return "none"
+	}
+	return "rdb"
 }
 
 func denied(err error) bool { return hasReply(err, "NOPERM") || hasReply(err, "ERR") }

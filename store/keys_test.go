@@ -8,6 +8,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -176,7 +177,9 @@ func TestWaitersOfOneMutexAreARange(t *testing.T) {
 		}
 	}
 	for _, name := range hostile {
-		got, err := rdb.ZRangeByLex(t.Context(), k.wait(), byLex("["+escape(name)+":", "("+escape(name)+";")).Result()
+		got, err := rdb.ZRangeArgs(t.Context(), redis.ZRangeArgs{
+			Key: k.wait(), ByLex: true, Start: "[" + escape(name) + ":", Stop: "(" + escape(name) + ";",
+		}).Result()
 		require.NoError(t, err)
 		require.Len(t, got, 2, "%q", name)
 		for i, m := range got {

@@ -178,5 +178,3 @@ func clean(s string) string {
 }
 
 func z(score float64, member string) redis.Z { return redis.Z{Score: score, Member: member} }
-
-func byLex(from, to string) *redis.ZRangeBy { return &redis.ZRangeBy{Min: from, Max: to} }

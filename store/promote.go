@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -28,14 +29,17 @@ func (s *Store) Promote(ctx context.Context, segment int, report func(id string,
 	k := s.segments[segment]
 	var t Tick
 	var due []string
+	idle := 0 // rounds in a row that changed nothing
 	for {
 		var streams streamSet
 		var jobs argList
-		n, gone := 0, 0
+		n := 0
 		for _, member := range due {
 			r, err := parseRef(member)
 			if err != nil {
-				gone += s.quarantineRef(ctx, segment, member, err, report)
+				if err := s.quarantineRef(ctx, segment, member, err, report); err != nil {
+					return t, err
+				}
 				continue
 			}
 			n++
@@ -58,7 +62,9 @@ func (s *Store) Promote(ctx context.Context, segment int, report func(id string,
 		}
 		bad := texts(at(reply, 6))
 		for i := 0; i+1 < len(bad); i += 2 {
-			gone += s.quarantineRef(ctx, segment, bad[i], fmt.Errorf("%w: %s", ErrDamaged, bad[i+1]), report)
+			if err := s.quarantineRef(ctx, segment, bad[i], fmt.Errorf("%w: %s", ErrDamaged, bad[i+1]), report); err != nil {
+				return t, err
+			}
 		}
 		t.Promoted += n - len(bad)/2
 		t.Now, t.NextDue, t.NextTick = millis(at(reply, 0)), millis(at(reply, 1)), millis(at(reply, 2))
@@ -73,11 +79,15 @@ func (s *Store) Promote(ctx context.Context, segment int, report func(id string,
 		for _, key := range texts(at(reply, 7)) {
 			s.reportDamage("", fmt.Errorf("%w: the type of key %s is foreign", ErrDamaged, clip(key, 200)))
 		}
-		stuck := len(due) > 0 && n == len(bad)/2 && gone == 0
+		before := due
 		if due = texts(at(reply, 4)); len(due) == 0 {
 			return t, nil
 		}
-		if stuck {
+		// What was put aside just now is in the reply once more.
+		if idle++; n > len(bad)/2 || !slices.Equal(before, due) {
+			idle = 0
+		}
+		if idle > 2 {
 			return t, fmt.Errorf("promote: %w: %d jobs can be neither promoted nor put aside", ErrDamaged, len(due))
 		}
 	}
@@ -148,20 +158,23 @@ type outcast struct {
 	reason   error
 }
 
-// quarantineRef takes a member of due out of the way and returns 1 if it is.
-func (s *Store) quarantineRef(ctx context.Context, segment int, member string, reason error, report func(string, error)) int {
+// quarantineRef takes a member of due out of the way.
+func (s *Store) quarantineRef(ctx context.Context, segment int, member string, reason error, report func(string, error)) error {
+	if member == "" { // which says "none" to the script
+		_, err := read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) (int64, error) {
+			return rdb.ZRem(ctx, s.segments[segment].due(), "").Result()
+		})
+		return err
+	}
 	o := outcast{ref: member, reason: reason}
 	if r, err := parseRef(member); err == nil {
 		o.id, o.queue, o.priority = r.id, r.queue, r.priority
 	}
 	removed, err := s.quarantine(ctx, segment, o)
-	if err != nil {
-		return 0
-	}
 	if removed {
 		report(o.id, reason)
 	}
-	return 1
+	return err
 }
 
 // Quarantine takes an entry out of the way that cannot be run. It reports

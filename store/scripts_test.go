@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"io/fs"
 	"regexp"
@@ -165,9 +166,9 @@ func TestActs(t *testing.T) {
 			mu.Lock()
 			defer mu.Unlock()
 			rules := []string{"resetkeys"}
-			n := cmd.Args()[2].(int)
+			n, _ := cmd.Args()[2].(int)
 			for _, key := range cmd.Args()[3 : 3+n] {
-				rules = append(rules, "~"+key.(string))
+				rules = append(rules, fmt.Sprint("~", key))
 			}
 			require.NoError(t, rdb.ACLSetUser(ctx, user, rules...).Err())
 			defer rdb.ACLSetUser(context.WithoutCancel(ctx), user, "allkeys")

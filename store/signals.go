@@ -155,7 +155,7 @@ func (g *signals) close() {
 	g.running.Wait()
 }
 
-// Control returns hints for running instances: "c ID" a job is to be cancelled,
+// Control returns hints for running instances: "c ENTRY ID" an attempt is to be cancelled,
 // "p" the paused queues changed, "d SEGMENT MS" and "s SEGMENT MS" a job or a
 // schedule became the next one of its segment, "l" an instance left, "" look at
 // everything.

@@ -341,6 +341,9 @@ func attempt[T any](ctx context.Context, s *Store, f func(context.Context, redis
 		verdict := judge(err)
 		// A cluster client tries again by itself and does not tell.
 		sent = sent || verdict == unknown || s.cluster && verdict == notSent
+		if verdict != final && s.life.Err() != nil {
+			return fmt.Errorf("%w: %w", ErrClosed, classify(err, sent))
+		}
 		if verdict == final || i == tries || sleep(ctx, wait) != nil {
 			return classify(err, sent && verdict != final)
 		}

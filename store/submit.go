@@ -18,6 +18,9 @@ const (
 	maxBatchBytes = 4 << 20
 )
 
+// healLimit is how often a submission frees keys that were left behind.
+const healLimit = 5
+
 // queueMemory is how long a process remembers that it announced a queue.
 const queueMemory = 10 * time.Minute
 
@@ -82,7 +85,7 @@ type submission struct {
 
 	receipt Receipt
 	err     error
-	healed  bool // its unique key had been left behind and was freed
+	healed  int  // how often a key that was left behind was freed for it
 	again   bool // a claim was taken over: begin again
 }
 
@@ -139,8 +142,8 @@ func (s *Store) submitBatch(ctx context.Context, batch []*submission) {
 			case errs[i] != nil:
 				it.err = errs[i]
 			case j < len(answers):
-				if !it.healed && s.free(ctx, it, answers[j]) {
-					it.healed = true
+				if it.healed < healLimit && s.free(ctx, it, answers[j]) {
+					it.healed++
 					s.submitBatch(ctx, []*submission{it})
 					continue
 				}

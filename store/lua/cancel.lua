@@ -25,7 +25,7 @@ if state == 'q' then
       call('HSET', record, 'c', reason)
       call('HSET', cancels, id, int(now))
     end
-    call('PUBLISH', channel, 'c ' .. id)
+    call('PUBLISH', channel, 'c ' .. rest .. ' ' .. id)
     return {'q', 0}
   end
   try('XDEL', stream, rest)

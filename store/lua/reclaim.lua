@@ -35,14 +35,17 @@ local function reclaim()
   end
   if job[1] ~= 'q' .. token then return 0 end
 
-  local attempt, losses = job[3], (tonumber(job[5]) or 0) + 1
+  -- A frozen instance may still have a read blocked in Redis, which takes entries after the lease has lapsed. What
+  -- it got then was never in its hands.
+  local charged = lease and tonumber(token:match('^%d+')) <= tonumber(lease)
+  local attempt, losses = job[3], (tonumber(job[5]) or 0) + (charged and 1 or 0)
   call('HSET', record, 'l', losses, 'x' .. attempt,
     token .. ' l -1 ' .. int(now) .. ' ' .. instance .. ' the worker was lost')
   local state, err
   if job[6] then
     state, err = 'c', job[6]
     call('HDEL', cancels, id)
-  elseif losses >= limit then
+  elseif charged and losses >= limit then
     state, err = 'f', 'the job lost its worker ' .. losses .. ' times'
   elseif c and c.mutex and unsound(c.mutex, wait, grant) then
     state, err = 'f', 'quarantined: ' .. unsound(c.mutex, wait, grant)

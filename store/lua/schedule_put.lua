@@ -7,6 +7,8 @@
 -- Memory: refused when Redis is out of memory
 local known = redis.call('HMGET', KEYS[1], 'd', 'g', 'e')
 if known[1] == ARGV[2] and not known[3] then return {tonumber(known[2]), 0} end
+local planned = redis.pcall('ZCARD', KEYS[2])
+if type(planned) == 'table' then return redis.error_reply(planned.err) end
 local generation = (tonumber(known[2]) or 0) + 1
 redis.call('HSET', KEYS[1], 'd', ARGV[2], 'g', generation, 'n', ARGV[3])
 redis.call('HDEL', KEYS[1], 'e')
