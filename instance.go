@@ -227,7 +227,11 @@ func (in *instance) shutdown(ctx context.Context) error {
 	in.running.wait(grace)
 	cancel()
 
-	farewell, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleGrace)
+	patience := settleGrace
+	if ctx.Err() != nil {
+		patience = hurriedGrace
+	}
+	farewell, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
 	in.abandonStuck(farewell)
 	unsettled := in.settler.stop(farewell)

@@ -233,7 +233,7 @@ func TestRetention(t *testing.T) {
 			bounded := func(c *carillon.Config) {
 				c.Retention = carillon.Retention{Succeeded: keep, Failed: keep, Cancelled: keep, Expired: keep}
 			}
-			s := p.run(t, finishing, bounded)
+			s := p.run(t, finishing)
 			ids := make(map[carillon.State][]string)
 			for _, state := range finalStates {
 				ids[state] = finish(t, s, state, 40)

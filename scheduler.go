@@ -225,22 +225,18 @@ func (s *Scheduler) Start(ctx context.Context) error {
 		s.mu.Unlock()
 		return &Error{Op: "start", Err: errors.Join(problems...)}
 	}
-	handlers := maps.Clone(s.handlers)
-	for name, r := range handlers {
-		for _, m := range slices.Backward(s.middleware) {
-			if r.handler = m(r.handler); isNil(r.handler) {
-				s.mu.Unlock()
-				return &Error{Op: "start", Job: name, Err: invalid("middleware", "returned a nil handler")}
-			}
-		}
-		handlers[name] = r
-	}
 	s.life = running
-	in := newInstance(ctx, s, handlers)
-	s.instance = in
+	handlers, middleware := maps.Clone(s.handlers), slices.Clone(s.middleware)
 	s.mu.Unlock()
 
-	err := in.start(ctx)
+	err := wrapAll(handlers, middleware)
+	if err == nil {
+		in := newInstance(ctx, s, handlers)
+		s.mu.Lock()
+		s.instance = in
+		s.mu.Unlock()
+		err = in.start(ctx)
+	}
 	if err == nil {
 		return nil
 	}
@@ -252,6 +248,19 @@ func (s *Scheduler) Start(ctx context.Context) error {
 		close(s.stopped)
 	}
 	return &Error{Op: "start", Err: err}
+}
+
+// wrapAll puts the middleware around every handler.
+func wrapAll(handlers map[string]registration, middleware []Middleware) error {
+	for name, r := range handlers {
+		for _, m := range slices.Backward(middleware) {
+			if r.handler = m(r.handler); isNil(r.handler) {
+				return fmt.Errorf("handler %s: %w", name, invalid("middleware", "returned a nil handler"))
+			}
+		}
+		handlers[name] = r
+	}
+	return nil
 }
 
 // Shutdown ends the instance by the steps of [Scheduler.Run]; when ctx ends
@@ -291,6 +300,7 @@ func (s *Scheduler) Shutdown(ctx context.Context) error {
 
 // Grace periods of a shutdown, after the running jobs had their time.
 const (
-	stuckGrace  = 5 * time.Second // for handlers whose context was ended
-	settleGrace = 5 * time.Second // for the last words with Redis
+	stuckGrace   = 5 * time.Second // for handlers whose context was ended
+	settleGrace  = 5 * time.Second // for the last words with Redis
+	hurriedGrace = time.Second     // the same, once the caller's context has ended
 )

@@ -179,7 +179,7 @@ func parseHolder(v string) (segment int, until time.Time, id string, err error) 
 	if err1 != nil || err2 != nil {
 		return 0, until, "", fmt.Errorf("claim: %w", ErrDamaged)
 	}
-	return int(n), time.UnixMilli(int64(ms)), part[2], nil //nolint:gosec // both have few bits
+	return int(n), time.UnixMilli(int64(ms)), part[2], nil
 }
 
 // claim takes one foreign key, or answers which job holds it.

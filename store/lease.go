@@ -55,10 +55,10 @@ func (s *Store) Renew(ctx context.Context, l *Lease, ttl time.Duration) error {
 // Release gives a lease back; [ErrFenced] means that it was no longer held.
 func (s *Store) Release(ctx context.Context, l *Lease) error {
 	k := s.leaseKeys(l.Name)
-	reply, err := s.run(ctx, call{
+	reply, again, err := s.runAgain(ctx, call{
 		scriptLeaseRelease, []string{k.lease(l.Name)}, []any{l.Owner, l.Token, k.released(l.Name)},
 	})
-	if err == nil && number(reply) != 1 {
+	if err == nil && number(reply) != 1 && !again {
 		err = fmt.Errorf("release: %w", ErrFenced)
 	}
 	return err

@@ -76,12 +76,12 @@ func (s *Store) Revive(ctx context.Context, id string) error {
 	a.arg(id, job.State.letter(), ref{spec.Priority, spec.Queue, spec.Mutex, id}.String(), s.control(), segment, s.ttl(Failed), spec.Name, spec.Queue)
 	a.claims(k, it.local)
 	a.tend(it)
-	reply, err := s.run(ctx, call{scriptRevive, a.keys, a.args})
+	reply, again, err := s.runAgain(ctx, call{scriptRevive, a.keys, a.args})
 	if err != nil {
 		return err
 	}
 	switch answer := text(reply); {
-	case answer == "ok":
+	case answer == "ok" || answer == "live" && again:
 		return nil
 	case answer == "":
 		return fmt.Errorf("job %s: %w", clip(id, 64), ErrNotFound)
@@ -100,13 +100,13 @@ func (s *Store) Hurry(ctx context.Context, id string) error {
 	}
 	k := s.segments[segment]
 	r := ref{job.Spec.Priority, job.Spec.Queue, job.Spec.Mutex, id}
-	reply, err := s.run(ctx, call{scriptHurry, []string{k.due(), k.record(id)}, []any{r.String(), s.control(), segment}})
+	reply, again, err := s.runAgain(ctx, call{scriptHurry, []string{k.due(), k.record(id)}, []any{r.String(), s.control(), segment}})
 	switch {
 	case err != nil:
 		return err
 	case number(reply) == -1:
 		return fmt.Errorf("job %s: %w", clip(id, 64), ErrNotFound)
-	case number(reply) == 0:
+	case number(reply) == 0 && !again:
 		return fmt.Errorf("run job %s now: %w: it is %s", clip(id, 64), ErrState, job.State)
 	}
 	return nil

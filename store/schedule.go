@@ -39,8 +39,8 @@ func (s *Store) PutSchedule(ctx context.Context, name string, definition []byte,
 // DropSchedule deletes a schedule; jobs it created stay.
 func (s *Store) DropSchedule(ctx context.Context, name string) error {
 	k := s.segments[s.scheduleSegment(name)]
-	reply, err := s.run(ctx, call{scriptScheduleDrop, []string{k.schedule(name), k.plan()}, []any{name}})
-	if err == nil && number(reply) == 0 {
+	reply, again, err := s.runAgain(ctx, call{scriptScheduleDrop, []string{k.schedule(name), k.plan()}, []any{name}})
+	if err == nil && number(reply) == 0 && !again {
 		err = fmt.Errorf("schedule %s: %w", clip(name, 64), ErrNotFound)
 	}
 	return err
@@ -165,6 +165,9 @@ func (s *Store) Fire(ctx context.Context, sched *Schedule, following time.Time, 
 	}
 	switch answer := text(reply); {
 	case answer == "-":
+		if relayed { // noted by an earlier try, perhaps
+			return it.id, false, s.Relay(ctx, segment)
+		}
 		return it.id, false, nil
 	case answer == "r":
 		return it.id, true, s.Relay(ctx, segment)

@@ -214,14 +214,28 @@ func (s *Store) run(ctx context.Context, c call) (any, error) {
 }
 
 func (s *Store) runUnopened(ctx context.Context, c call) (any, error) {
-	var reply any
-	err := attempt(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) (any, error) {
-		return eval(ctx, rdb, c)
-	}, func(r any) { reply = r })
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", c.script.name, err)
+	reply, _, err := s.runCounted(ctx, c)
+	return reply, err
+}
+
+// runAgain is run for scripts whose second run answers that there was nothing to
+// do. again reports that an earlier try, whose answer was lost, may have done it.
+func (s *Store) runAgain(ctx context.Context, c call) (reply any, again bool, err error) {
+	if err := s.open(ctx); err != nil {
+		return nil, false, err
 	}
-	return reply, nil
+	reply, tried, err := s.runCounted(ctx, c)
+	return reply, tried > 1, err
+}
+
+func (s *Store) runCounted(ctx context.Context, c call) (reply any, tried int, err error) {
+	err = attempt(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) (any, error) {
+		return eval(ctx, rdb, c)
+	}, func(r any) { reply, tried = r, tried+1 })
+	if err != nil {
+		return nil, tried, fmt.Errorf("%s: %w", c.script.name, err)
+	}
+	return reply, tried, nil
 }
 
 // runOnce sends a script that must not be repeated when its reply is lost.
