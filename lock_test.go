@@ -196,7 +196,7 @@ func TestLockDoesNotPoll(t *testing.T) {
 	// A server of its own: it counts commands.
 	server := singleServer(t)
 	p := &place{rdb: server.Client(t), namespace: "lock", real: true}
-	const ttl = 600 * time.Millisecond
+	const ttl = 300 * time.Millisecond
 	held := try(t, p.new(t, nil, lease(ttl)), "name")
 	waiter := p.new(t, nil, lease(ttl))
 	waiting := locking(t.Context(), t, waiter, "name")

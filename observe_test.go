@@ -120,7 +120,7 @@ func TestAwait(t *testing.T) {
 			}})
 			others := []*carillon.Scheduler{p.new(t, nil), p.new(t, nil)}
 			var wg sync.WaitGroup
-			for i := range 100 {
+			for i := range 40 {
 				wg.Go(func() {
 					id := fmt.Sprint("job-", i)
 					_, err := others[0].Submit(t.Context(), carillon.Job{Name: "job", ID: id, Delay: time.Duration(i%5) * 20 * time.Millisecond})

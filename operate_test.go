@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -273,43 +274,50 @@ func TestRetention(t *testing.T) {
 	})
 
 	t.Run("bounds finished jobs by age, for each outcome", func(t *testing.T) {
-		fastPlaces(t, func(t *testing.T, p *place) {
-			for _, state := range finalStates {
-				t.Run(string(state), func(t *testing.T) {
-					t.Parallel()
-					q := *p
-					q.namespace += string(state)
-					short := carillon.Keep{Age: time.Second}
-					config := func(c *carillon.Config) {
-						switch state {
-						case carillon.StateSucceeded:
-							c.Retention.Succeeded = short
-						case carillon.StateFailed:
-							c.Retention.Failed = short
-						case carillon.StateCancelled:
-							c.Retention.Cancelled = short
-						case carillon.StateExpired:
-							c.Retention.Expired = short
-						}
-					}
-					s := q.run(t, finishing, config)
-					kept := make(map[carillon.State]string)
-					for _, other := range finalStates {
-						kept[other] = finish(t, s, other, 1)[0]
-					}
-					at := get(t, s, kept[state]).FinishedAt
-					eventually(t, "it is forgotten", func() bool {
-						_, err := s.Get(t.Context(), kept[state])
-						return errors.Is(err, carillon.ErrNotFound)
-					})
-					assert.WithinRange(t, time.Now(), at.Add(900*time.Millisecond), at.Add(soon))
-					for _, other := range finalStates {
-						if other != state {
-							assert.Equal(t, other, get(t, s, kept[other]).State)
-						}
-					}
-				})
+		eachPlace(t, func(t *testing.T, p *place) {
+			s := p.run(t, finishing, func(c *carillon.Config) {
+				c.Retention = carillon.Retention{
+					Succeeded: carillon.Keep{Age: 10 * time.Minute}, Failed: carillon.Keep{Age: 20 * time.Minute},
+					Cancelled: carillon.Keep{Age: 30 * time.Minute}, Expired: carillon.Keep{Age: 40 * time.Minute},
+				}
+			})
+			for i, state := range finalStates {
+				id := finish(t, s, state, 1)[0]
+				ttl := p.rdb.PTTL(t.Context(), keyLike(t, p.rdb, p.namespace, "j:"+id)).Val()
+				assert.InDelta(t, time.Duration(i+1)*10*time.Minute, ttl, float64(soon), state)
 			}
+		})
+	})
+
+	t.Run("forgets all of them when their time is over", func(t *testing.T) {
+		fastPlaces(t, func(t *testing.T, p *place) {
+			keep := carillon.Keep{Age: time.Second}
+			s := p.run(t, finishing, func(c *carillon.Config) {
+				c.Retention = carillon.Retention{Succeeded: keep, Failed: keep, Cancelled: keep, Expired: keep}
+			})
+			var ids []string
+			for _, state := range finalStates {
+				ids = append(ids, finish(t, s, state, 2)...)
+			}
+			shutdown(t, s)
+			eventually(t, "nothing is left of them", func() bool {
+				for _, key := range keysOf(t, p.rdb, p.namespace) {
+					_, name, _ := strings.Cut(key, "}:")
+					if kind, _, _ := strings.Cut(name, ":"); kind == "j" || kind == "h" || kind == "ev" {
+						return false
+					}
+				}
+				return true
+			})
+			reader := p.new(t, nil)
+			for _, id := range ids {
+				_, err := reader.Get(t.Context(), id)
+				assert.ErrorIs(t, err, carillon.ErrNotFound)
+			}
+			n, err := reader.Counts(t.Context())
+			require.NoError(t, err)
+			assert.Zero(t, n.Succeeded+n.Failed+n.Cancelled+n.Expired)
+			auditDrained(t, p.rdb, p.namespace)
 		})
 	})
 

@@ -286,12 +286,12 @@ func (s *Scheduler) GetSchedule(ctx context.Context, name string) (*ScheduleInfo
 		Name: name, Generation: stored.Generation, Next: stored.Next, Last: stored.Last, Problem: stored.Parked,
 	}
 	d, p, problem := readDefinition(stored)
-	if problem != nil {
+	if problem == nil {
+		info.Spec, info.TimeZone, info.Job, info.Misfire, info.Overlap = p.spec, d.TimeZone, d.Job.Job, d.Misfire, d.Overlap
+		info.Job.Args = d.Job.Args
+	} else {
 		info.Problem = problem.Error()
-		return info, nil
 	}
-	info.Spec, info.TimeZone, info.Job, info.Misfire, info.Overlap = p.spec, d.TimeZone, d.Job.Job, d.Misfire, d.Overlap
-	info.Job.Args = d.Job.Args
 	return info, nil
 }
 

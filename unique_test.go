@@ -220,25 +220,25 @@ func TestUnique(t *testing.T) {
 
 	t.Run("keeps a dead job from a second life while another holds the key", func(t *testing.T) {
 		eachPlacement(t, func(t *testing.T, p *place, place func(int, carillon.Job) carillon.Job) {
-			s := p.run(t, handlers{"ok": succeed})
+			g := newGate()
+			s := p.run(t, handlers{"hold": g.run})
 			for i := range rounds {
-				unique := func(n int, name string) carillon.Job {
-					return place(n, carillon.Job{Name: name, Delay: time.Hour, Unique: carillon.Unique{Key: fmt.Sprint("key-", i)}})
+				unique := func(n int) carillon.Job {
+					return place(n, carillon.Job{Name: "hold", Delay: time.Hour, Unique: carillon.Unique{Key: fmt.Sprint("key-", i)}})
 				}
-				dead := submit(t, s, unique(i, "ok"))
+				dead := submit(t, s, unique(i))
 				require.NoError(t, s.Cancel(t.Context(), dead))
-				holder := submit(t, s, unique(100+i, "ok"))
+				holder := submit(t, s, unique(100+i))
 				require.ErrorIs(t, s.Retry(t.Context(), dead), carillon.ErrState)
 				assert.Equal(t, carillon.StateCancelled, get(t, s, dead).State)
 
 				require.NoError(t, s.Cancel(t.Context(), holder))
-				hold := p.new(t, nil)
-				require.NoError(t, hold.PauseQueue(t.Context(), "default"))
-				require.NoError(t, hold.Retry(t.Context(), dead))
-				duplicate(t, s, dead, unique(200+i, "ok"))
-				require.NoError(t, hold.ResumeQueue(t.Context(), "default"))
+				require.NoError(t, s.Retry(t.Context(), dead))
+				assert.Equal(t, dead, g.next(t).ID)
+				duplicate(t, s, dead, unique(200+i))
+				g.pass <- nil
 				assert.Equal(t, carillon.StateSucceeded, await(t, s, dead).State)
-				submit(t, s, unique(300+i, "ok"))
+				submit(t, s, unique(300+i))
 			}
 		})
 	})

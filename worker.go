@@ -393,22 +393,21 @@ func (p *pool) reserve(n int) int {
 // claim is reserve for entries that were delivered already. What other readers
 // have reserved and may not need is worth the wait.
 func (p *pool) claim(ctx context.Context, n int) int {
-	for {
-		p.mu.Lock()
-		if p.paused || p.open >= n || p.reserved == 0 || ctx.Err() != nil {
-			defer p.mu.Unlock()
-			if p.paused {
-				return 0
-			}
-			return p.book(n)
-		}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for !p.paused && p.open < n && p.reserved > 0 && ctx.Err() == nil {
 		change := p.change
 		p.mu.Unlock()
 		select {
 		case <-change:
 		case <-ctx.Done():
 		}
+		p.mu.Lock()
 	}
+	if p.paused {
+		return 0
+	}
+	return p.book(n)
 }
 
 // book is called with mu held.

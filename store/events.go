@@ -169,15 +169,10 @@ func (s *Store) tail(ctx context.Context, rdb redis.UniversalClient, set []int, 
 	for ctx.Err() == nil {
 		reply, err := rdb.XRead(ctx, &redis.XReadArgs{Streams: args, Count: eventBatch, Block: eventBlock}).Result()
 		if err != nil && !errors.Is(err, redis.Nil) {
-			if ctx.Err() != nil {
-				return nil
-			}
-			if judge(err) == final {
+			if judge(err) == final && ctx.Err() == nil {
 				return fmt.Errorf("events: %w", classify(err, false))
 			}
-			if sleep(ctx, wait) != nil {
-				return nil
-			}
+			_ = sleep(ctx, wait) // the loop looks whether ctx has ended
 			wait = min(2*wait, time.Second)
 			continue
 		}

@@ -385,7 +385,11 @@ func within[T any](ctx context.Context, f func() (T, error)) (v T, answered bool
 	case r := <-done:
 		return r.v, true, r.err
 	case <-ctx.Done():
-		return v, false, ctx.Err()
+		err = ctx.Err()
+		if cause := context.Cause(ctx); !errors.Is(cause, err) {
+			err = fmt.Errorf("%w: %w", err, cause)
+		}
+		return v, false, err
 	}
 }
 
