@@ -131,6 +131,18 @@ func (in *instance) stopCancelled(ids []string) {
 	in.running.stop(func(e *store.Entry) bool { return wanted[e.ID] }, ErrCancelled)
 }
 
+// pauseHere is what this instance's own call has led to, which needs no hint.
+func (in *instance) pauseHere(queue string, paused bool) {
+	select {
+	case <-in.startEnded:
+		in.pauseHints.Add(1)
+		if p := in.pools[queue]; p != nil {
+			p.pause(paused)
+		}
+	default: // the start asks which queues are paused
+	}
+}
+
 func (in *instance) applyPauses(queues []string) {
 	paused := make(map[string]bool, len(queues))
 	for _, q := range queues {

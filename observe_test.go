@@ -198,7 +198,11 @@ func TestAwait(t *testing.T) {
 			})
 			done := make(chan *carillon.JobInfo, 1)
 			awaiting := p.over(t, rdb, nil)
-			go func() { done <- await(t, awaiting, id) }()
+			go func() {
+				info, err := awaiting.Await(t.Context(), id)
+				assert.NoError(t, err)
+				done <- info
+			}()
 			record := keyLike(t, p.rdb, p.namespace, "j:"+id)
 			eventually(t, "it waits", func() bool { return p.rdb.HExists(t.Context(), record, "aw").Val() })
 			close(finish)

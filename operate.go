@@ -187,8 +187,9 @@ func (s *Scheduler) RunNow(ctx context.Context, id string) error {
 }
 
 // PauseQueue keeps all instances from starting jobs of a queue, until
-// ResumeQueue. Running jobs go on, and jobs can be submitted. Instances hear of
-// it within milliseconds, and at the latest with their next heartbeat.
+// ResumeQueue. Running jobs go on, and jobs can be submitted. It holds for this
+// instance when it returns; others hear of it within milliseconds, and at the
+// latest with their next heartbeat.
 func (s *Scheduler) PauseQueue(ctx context.Context, queue string) error {
 	return s.pause(ctx, "pause", queue, true)
 }
@@ -205,6 +206,12 @@ func (s *Scheduler) pause(ctx context.Context, op, queue string, paused bool) er
 	}
 	if err != nil {
 		return &Error{Op: op, Queue: queue, Err: err}
+	}
+	s.mu.Lock()
+	in := s.instance
+	s.mu.Unlock()
+	if in != nil {
+		in.pauseHere(queue, paused)
 	}
 	return nil
 }

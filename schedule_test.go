@@ -102,12 +102,12 @@ func TestEvery(t *testing.T) {
 				})
 			}
 			wg.Wait()
-			got := c.wait(t, "beat", 5)
+			c.wait(t, "beat", 5)
 			require.NoError(t, all[1].Unschedule(t.Context(), "beat"))
 			for _, s := range all {
 				shutdown(t, s) // drains
 			}
-			got = c.of("beat")
+			got := c.of("beat")
 			assertRhythm(t, got, every)
 			assert.False(t, got[0].Tick.Before(before.Add(every-2*time.Millisecond)), "the first tick comes after one interval")
 			for _, x := range got {
@@ -220,8 +220,7 @@ func TestAt(t *testing.T) {
 			plan(t, s, sched) // an instance that starts late
 			assert.Zero(t, planned(t, s, "twice").Next)
 			assert.EqualValues(t, 1, planned(t, s, "twice").Generation)
-			sched.Name = "never"
-			sched.Job.Name = "tick"
+			sched.Name, sched.Job.Name = "never", "tick"
 			assert.ErrorIs(t, s.Schedule(t.Context(), sched), carillon.ErrInvalid, "it would never fire")
 		})
 	})

@@ -33,7 +33,7 @@ func TestShutdown(t *testing.T) {
 			begun, finish := make(chan struct{}, 9), make(chan struct{})
 			var ran counter
 			s := p.run(t, handlers{
-				"long": func(ctx context.Context, x *carillon.Execution) error {
+				"long": func(ctx context.Context, _ *carillon.Execution) error {
 					begun <- struct{}{}
 					<-finish
 					return ctx.Err()

@@ -168,6 +168,7 @@ type handlers map[string]carillon.HandlerFunc
 
 // new makes a Scheduler of the namespace. Cleanup shuts it down.
 func (p *place) new(t testing.TB, h handlers, edit ...func(*carillon.Config)) *carillon.Scheduler {
+	t.Helper()
 	return p.over(t, p.rdb, h, edit...)
 }
 
