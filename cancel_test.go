@@ -67,19 +67,48 @@ func TestCancel(t *testing.T) {
 		})
 	})
 
+	// loseSignals keeps a worker from hearing of cancelled jobs by messages.
+	loseSignals := func(wire *wire) (lost *atomic.Int32) {
+		lost = new(atomic.Int32)
+		wire.onReply(func(_, reply []byte) fate {
+			if has(reply, "message") && has(reply, "\r\nc ") {
+				lost.Add(1)
+				return swallow
+			}
+			return letPass
+		})
+		return lost
+	}
+
+	t.Run("a job whose worker does not hear of it in time is not tried again", func(t *testing.T) {
+		eachPlace(t, func(t *testing.T, p *place) {
+			g := newGate()
+			rdb, wire := wireTo(t, p.rdb)
+			loseSignals(wire)
+			p.run2(t, rdb, handlers{"hold": g.run}, lease(5*time.Minute))
+			from := p.new(t, nil)
+			for _, result := range []error{errBoom, carillon.RetryAfter(0, errBoom), carillon.Snooze(0), carillon.Permanent(errBoom)} {
+				id := submit(t, from, carillon.Job{Name: "hold", Retry: &carillon.Retry{Delays: []time.Duration{0}}})
+				g.next(t)
+				require.NoError(t, from.Cancel(t.Context(), id))
+				g.pass <- result
+				assert.Equal(t, carillon.StateCancelled, await(t, from, id).State, "%v", result)
+			}
+			id := submit(t, from, carillon.Job{Name: "hold"})
+			g.next(t)
+			require.NoError(t, from.Cancel(t.Context(), id))
+			g.pass <- nil
+			assert.Equal(t, carillon.StateSucceeded, await(t, from, id).State)
+			assert.Empty(t, g.started)
+		})
+	})
+
 	t.Run("within a heartbeat when the signal is lost", func(t *testing.T) {
 		eachPlace(t, func(t *testing.T, p *place) {
 			const ttl = 600 * time.Millisecond
 			g := newGate()
 			rdb, wire := wireTo(t, p.rdb)
-			var lost atomic.Int32
-			wire.onReply(func(_, reply []byte) fate {
-				if has(reply, "message") && has(reply, "\r\nc ") {
-					lost.Add(1)
-					return swallow
-				}
-				return letPass
-			})
+			lost := loseSignals(wire)
 			p.run2(t, rdb, handlers{"hold": g.run}, lease(ttl))
 			from := p.new(t, nil)
 			id := submit(t, from, carillon.Job{Name: "hold"})

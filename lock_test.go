@@ -200,9 +200,10 @@ func TestLockDoesNotPoll(t *testing.T) {
 	held := try(t, p.new(t, nil, lease(ttl)), "name")
 	waiter := p.new(t, nil, lease(ttl))
 	waiting := locking(t.Context(), t, waiter, "name")
+	channel := keyChannel(t, p, "free:name")
 	// The waiter has asked, subscribed, and asked again.
 	eventually(t, "the waiter waits", func() bool {
-		return p.rdb.(*redis.Client).PubSubNumSub(t.Context(), keyChannel(t, p, "free:name")).Val()[keyChannel(t, p, "free:name")] == 1
+		return p.rdb.PubSubNumSub(t.Context(), channel).Val()[channel] == 1
 	})
 	before, at := scriptCalls(t, p.rdb), time.Now()
 	eventually(t, "five leases pass", func() bool { return time.Since(at) > 5*ttl })

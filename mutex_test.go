@@ -182,6 +182,36 @@ func TestMutex(t *testing.T) {
 		})
 	})
 
+	t.Run("a newcomer cannot cut in while it changes hands", func(t *testing.T) {
+		eachPlace(t, func(t *testing.T, p *place) {
+			g := newGate()
+			rdb, wire := wireTo(t, p.rdb)
+			p.run2(t, rdb, handlers{"hold": g.run}, lease(time.Minute))
+			from := p.new(t, nil)
+			job := carillon.Job{Name: "hold", Mutex: "m"}
+			first := submit(t, from, job)
+			g.next(t)
+			second := submit(t, from, job)
+			// The worker gives the mutex back and then hears nothing, so it
+			// cannot hand it on.
+			hear := make(chan struct{})
+			wire.onReply(func([]byte, []byte) fate {
+				<-hear
+				return letPass
+			})
+			g.pass <- nil
+			inState(t, from, first, carillon.StateSucceeded)
+			third := submit(t, from, job)
+			assert.Equal(t, carillon.StateWaiting, get(t, from, third).State)
+			close(hear)
+			for _, id := range []string{second, third} {
+				assert.Equal(t, id, g.next(t).ID)
+				g.pass <- nil
+				await(t, from, id)
+			}
+		})
+	})
+
 	t.Run("a lost holder runs again first, under a larger token", func(t *testing.T) {
 		eachPlace(t, func(t *testing.T, p *place) {
 			const ttl = 300 * time.Millisecond

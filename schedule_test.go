@@ -55,9 +55,7 @@ func (c *ticks) wait(t testing.TB, schedule string, n int) []carillon.Execution 
 
 func plan(t testing.TB, s *carillon.Scheduler, sched carillon.Schedule) {
 	t.Helper()
-	if sched.Job.Name == "" {
-		sched.Job.Name = "tick"
-	}
+	sched.Job.Name = "tick"
 	require.NoError(t, s.Schedule(t.Context(), sched))
 }
 

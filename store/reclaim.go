@@ -48,7 +48,7 @@ func (s *Store) Reclaim(ctx context.Context, segment int, instance string, lossL
 			}
 		}
 	}
-	_, err = s.run(ctx, s.leaveCall(segment, instance, queues))
+	_, err = s.run(ctx, s.leaveCall(segment, instance, queues, true))
 	return done, err
 }
 
@@ -128,7 +128,8 @@ func (s *Store) reclaimEntries(ctx context.Context, segment int, instance string
 			ttl = text(ceilMillis(spec.Retain))
 		}
 		sent = append(sent, e)
-		jobs.arg(e.ID, e.entry, streams.of(e.stream), spec.Name, spec.Queue, ttl)
+		jobs.arg(e.ID, e.entry, streams.of(e.stream), spec.Name, spec.Queue, ttl,
+			ref{spec.Priority, spec.Queue, spec.Mutex, e.ID}.String())
 		jobs.key(k.record(e.ID))
 		jobs.claims(k, s.localSpec(segment, spec))
 	}

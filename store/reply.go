@@ -61,6 +61,14 @@ func millis(v any) time.Time {
 	return time.UnixMilli(n)
 }
 
+// flag is a condition as scripts read it.
+func flag(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
 func first(s []string) string {
 	if len(s) == 0 {
 		return ""

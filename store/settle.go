@@ -93,7 +93,7 @@ func (s *Store) settleCall(segment int, instance string, batch []Settlement, par
 		}
 		planned := ""
 		switch it.Outcome {
-		case Retry, Snooze, Decline:
+		case Retry, Snooze, Decline, Release, Cancel:
 			planned = ref{spec.Priority, spec.Queue, spec.Mutex, e.ID}.String()
 		}
 		jobs.arg(e.ID, e.entry, streams.of(e.stream), string(it.Outcome), it.Elapsed.Milliseconds(), delay,

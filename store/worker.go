@@ -61,7 +61,7 @@ func (s *Store) Join(ctx context.Context, instance string, lease time.Duration, 
 func (s *Store) Leave(ctx context.Context, instance string, queues []string) error {
 	calls := make([]call, len(s.segments))
 	for i := range s.segments {
-		calls[i] = s.leaveCall(i, instance, queues)
+		calls[i] = s.leaveCall(i, instance, queues, false)
 	}
 	_, errs := s.runAll(ctx, calls)
 	if err := errors.Join(errs...); err != nil {
@@ -73,13 +73,13 @@ func (s *Store) Leave(ctx context.Context, instance string, queues []string) err
 	return nil
 }
 
-func (s *Store) leaveCall(segment int, instance string, queues []string) call {
+func (s *Store) leaveCall(segment int, instance string, queues []string, lost bool) call {
 	k := s.segments[segment]
 	var a argList
 	streams := k.streams(queues)
 	a.key(k.workers(), k.instances())
 	a.key(streams...)
-	a.arg(instance, len(streams))
+	a.arg(instance, flag(lost), len(streams))
 	return call{scriptLeave, a.keys, a.args}
 }
 

@@ -22,13 +22,14 @@ end
 if first ~= named then return 'w' .. first end
 if holder then return 'e' .. holder.err end
 local record, stream = key(), key()
-local job = try('HMGET', record, 'j', 'a', 'f', 'l')
+local job = try('HMGET', record, 'a', 'f', 'l')
+local spec = not job.err and spec_of(record)
 if job.err then return 'e' .. job.err end
-if not job[1] then return 'ethe record is gone' end
+if not spec then return 'ethe record is gone' end
 local length = try('XLEN', stream)
 if type(length) == 'table' then return 'e' .. length.err end
 call('ZREM', wait, first)
 call('ZREM', grant, name)
-dispatch(stream, record, id, job[1], (tonumber(job[2]) or 0) + 1,
-  tonumber(job[3]) or 0, tonumber(job[4]) or 0, take(mutex, wait, name, id, true))
+dispatch(stream, record, id, spec, (tonumber(job[1]) or 0) + 1,
+  tonumber(job[2]) or 0, tonumber(job[3]) or 0, take(mutex, wait, name, id, true))
 return ''

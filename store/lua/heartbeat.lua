@@ -10,10 +10,11 @@ local workers, instances, cancels, paused = key(), key(), key(), key()
 local instance, lease, running = arg(), arg(), arg()
 local streams = keylist()
 call('ZREM', workers, '')
-local alive = call('ZADD', workers, 'XX', 'CH', int(now + lease), instance)
-if alive == 0 then alive = call('ZSCORE', workers, instance) and 1 or 0 end
+local known_until = call('ZSCORE', workers, instance)
+local alive = known_until and tonumber(known_until) > 0 and 1 or 0 -- below 0: its work is being reclaimed
 local missed = {}
 if alive == 1 then
+  call('ZADD', workers, 'XX', int(now + lease), instance)
   call('HSET', instances, instance .. ' running', running)
   for i, stream in ipairs(streams) do
     local known = tonumber(arg())

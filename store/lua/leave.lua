@@ -1,13 +1,15 @@
 -- leave removes an instance and its consumers where nothing is pending. Where something is, the lease is ended
 -- so that others reclaim it at once.
 -- KEYS: workers, instances, streams
--- ARGV: instance, number of streams
--- Returns: 1 gone, 0 entries are still pending
+-- ARGV: instance, 1 when others take it for lost, number of streams
+-- Returns: 1 gone, 0 entries are still pending, -1 it was taken for lost and is alive
 -- Idempotent: by instance
 -- Memory: works when Redis is out of memory
 -- include: base
 local workers, instances = key(), key()
-local instance = arg()
+local instance, lost = arg(), arg() == '1'
+local lease = call('ZSCORE', workers, instance)
+if lost and lease and tonumber(lease) > now then return -1 end
 local pending = false
 for _, stream in ipairs(keylist()) do
   local first = try('XPENDING', stream, 'w', '-', '+', 1, instance)

@@ -22,7 +22,8 @@ for _ = 1, tonumber(arg()) do
   local record, mutex = key(), name ~= '' and key()
   local score = call('ZSCORE', due, ref)
   if score and tonumber(score) <= now then
-    local job = try('HMGET', record, 'j', 'a', 'f', 'l')
+    local job = try('HMGET', record, 'a', 'f', 'l')
+    local spec = not job.err and spec_of(record)
     local length = try('XLEN', stream)
     local problem = mutex and unsound(mutex, wait, grant)
     if job.err then
@@ -31,7 +32,7 @@ for _ = 1, tonumber(arg()) do
       reject(ref, length.err)
     elseif problem then
       reject(ref, problem)
-    elseif not job[1] then
+    elseif not spec then
       reject(ref, 'the record is gone')
     else
       call('ZREM', due, ref)
@@ -39,8 +40,8 @@ for _ = 1, tonumber(arg()) do
       if mutex and not token then
         enqueue(wait, grant, mutex, record, name, route)
       else
-        dispatch(stream, record, id, job[1], (tonumber(job[2]) or 0) + 1,
-          tonumber(job[3]) or 0, tonumber(job[4]) or 0, token)
+        dispatch(stream, record, id, spec, (tonumber(job[1]) or 0) + 1,
+          tonumber(job[2]) or 0, tonumber(job[3]) or 0, token)
       end
     end
   end

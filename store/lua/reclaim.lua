@@ -3,7 +3,7 @@
 -- KEYS: workers, due, wait, grant, cancels, histories (failed, cancelled), events, streams, then for each job: record,
 --       claims
 -- ARGV: instance, limit of losses, inbox channel prefix, history TTLs (failed, cancelled), number of streams,
---       number of jobs, then for each job: id, token, index of its stream, name, queue, record TTL in ms or '', claims
+--       number of jobs, then for each job: id, token, index of its stream, name, queue, record TTL in ms or '', ref, claims
 -- Returns: -1 the instance is alive; otherwise one answer for each job (1 dispatched, 2 cancelled, 3 failed, 0 passed
 --       over, -2 the record is damaged or gone), then names of mutexes to grant
 -- Idempotent: by XACK of the token
@@ -17,16 +17,22 @@ local ttl = {f = arg(), c = arg()}
 local streams = keylist()
 local lease = call('ZSCORE', workers, instance)
 if lease and tonumber(lease) > now then return -1 end
+-- From here on the instance is dead, and hears so from its next heartbeat. The first write frees no memory but needs none.
+call('ZREM', workers, '')
+if lease and tonumber(lease) > 0 then call('ZADD', workers, 'XX', int(-lease), instance) end
 local freed = {}
 
 local function reclaim()
-  local id, token, stream, name, queue, record_ttl = arg(), arg(), streams[tonumber(arg())], arg(), arg(), arg()
+  local id, token, stream, name, queue = arg(), arg(), streams[tonumber(arg())], arg(), arg()
+  local record_ttl, ref = arg(), arg()
   local record = key()
   local c = claims()
-  local job = try('HMGET', record, 'p', 'j', 'a', 'f', 'l', 'c', 'aw', 's')
+  local job = try('HMGET', record, 'p', 'a', 'f', 'l', 'c', 'aw', 's')
+  local spec = not job.err and spec_of(record)
   if try('XACK', stream, 'w', token) ~= 1 then return 0 end
   call('XDEL', stream, token)
-  if job.err or not job[1] or not job[2] then
+  if job.err or not job[1] or not spec then
+    try('HDEL', cancels, id)
     if let_go(c, id, 0, wait, grant) then freed[#freed + 1] = c.name end
     try('XADD', events, 'MAXLEN', '~', 10000, '*', 't', 'quarantined', 'i', id, 'n', name, 'q', queue, 'a', '0',
       'e', job.err or 'the record is gone')
@@ -37,14 +43,14 @@ local function reclaim()
 
   -- A frozen instance may still have a read blocked in Redis, which takes entries after the lease has lapsed. What
   -- it got then was never in its hands.
-  local charged = lease and tonumber(token:match('^%d+')) <= tonumber(lease)
-  local attempt, losses = job[3], (tonumber(job[5]) or 0) + (charged and 1 or 0)
+  local charged = lease and tonumber(token:match('^%d+')) <= math.abs(tonumber(lease))
+  local attempt, losses = tonumber(job[2]) or 0, (tonumber(job[4]) or 0) + (charged and 1 or 0)
   call('HSET', record, 'l', losses, 'x' .. attempt,
     token .. ' l -1 ' .. int(now) .. ' ' .. instance .. ' the worker was lost')
   local state, err
-  if job[6] then
-    state, err = 'c', job[6]
-    call('HDEL', cancels, id)
+  if job[5] then
+    state, err = 'c', job[5]
+    try('HDEL', cancels, id)
   elseif charged and losses >= limit then
     state, err = 'f', 'the job lost its worker ' .. losses .. ' times'
   elseif c and c.mutex and unsound(c.mutex, wait, grant) then
@@ -54,13 +60,17 @@ local function reclaim()
   if state then
     if finish({record = record, id = id, name = name, queue = queue, attempt = attempt, err = err, state = state,
       history = history[state], history_ttl = ttl[state], ttl = record_ttl ~= '' and record_ttl or ttl[state],
-      inbox = inbox, awaiting = job[7], submitted = job[8], claims = c, wait = wait, grant = grant}) then
+      inbox = inbox, awaiting = job[6], submitted = job[7], claims = c, wait = wait, grant = grant}) then
       freed[#freed + 1] = c.name
     end
     return state == 'c' and 2 or 3
   end
   local mutex_token = c and c.mutex and take(c.mutex, wait, c.name, id, true)
-  dispatch(stream, record, id, job[2], attempt + 1, tonumber(job[4]) or 0, losses, mutex_token)
+  if c and c.mutex and not mutex_token then
+    enqueue(wait, grant, c.mutex, record, c.name, route_of(ref, id))
+  else
+    dispatch(stream, record, id, spec, attempt + 1, tonumber(job[3]) or 0, losses, mutex_token)
+  end
   return 1
 end
 

@@ -31,16 +31,29 @@ local function settle()
   local c = claims()
 
   if outcome == 'x' and delay > now then return -1 end
+  local asked = outcome
   local job = try('HMGET', record, 'p', 'c', 'aw', 's', 'f', 'l')
+  local cancelled = not job.err and job[2]
+  if outcome == 'c' and not cancelled then outcome = 'b' end -- nobody asked for it
+  local problem, spec
+  if outcome == 'r' or outcome == 'z' or outcome == 'u' then
+    local planned_for = try('ZCARD', due)
+    problem = type(planned_for) == 'table' and planned_for.err
+  elseif outcome == 'b' then
+    spec = spec_of(record)
+    problem = not spec and 'the record has no job' or c and c.mutex and unsound(c.mutex, wait, grant)
+  end
+
   local acked = try('XACK', stream, 'w', token)
   if acked ~= 1 then
     local log = not job.err and call('HGET', record, 'x' .. attempt)
     local was = log and log:sub(1, #token + 1) == token .. ' ' and log:sub(#token + 2, #token + 2)
-    if was and (was == outcome or turned[outcome .. was]) then return 2 end
+    if was and (was == asked or turned[asked .. was]) then return 2 end
     return 0
   end
   call('XDEL', stream, token)
   if job.err or not job[1] then
+    try('HDEL', cancels, id)
     if let_go(c, id, 0, wait, grant) then freed[#freed + 1] = c.name end
     try('XADD', events, 'MAXLEN', '~', 10000, '*', 't', 'quarantined', 'i', id, 'n', name, 'q', queue, 'a', attempt,
       'e', job.err or 'the record is gone')
@@ -50,18 +63,13 @@ local function settle()
   if job[1] ~= 'q' .. token then return 0 end
 
   local answer = 1
-  local problem
-  if outcome == 'r' or outcome == 'z' or outcome == 'u' then problem = try('ZCARD', due) end
-  if outcome == 'b' and c and c.mutex then problem = {err = unsound(c.mutex, wait, grant)} end
-  if type(problem) == 'table' and problem.err then
-    outcome, err, answer = 'f', 'quarantined: ' .. problem.err .. '; ' .. err, -3
+  if problem then
+    outcome, err, answer = 'f', 'quarantined: ' .. problem .. '; ' .. err, -3
     call('HSET', record, 'e', err)
   end
   local logged = outcome
-  local cancelled = job[2]
-  if outcome == 'c' and not cancelled then outcome = 'b' end -- nobody asked for it
   if cancelled then
-    call('HDEL', cancels, id)
+    try('HDEL', cancels, id)
     if outcome ~= 's' and outcome ~= 'x' then
       outcome = 'c'
       answer = 3
@@ -71,10 +79,10 @@ local function settle()
     token .. ' ' .. logged .. ' ' .. elapsed .. ' ' .. int(now) .. ' ' .. instance .. ' ' .. err)
   if tonumber(attempt) > kept_attempts then call('HDEL', record, 'x' .. int(attempt - kept_attempts)) end
   if result ~= '' then call('HSET', record, 'r', result) end
+  if logged == 'f' or logged == 'r' then call('HSET', record, 'f', int((tonumber(job[5]) or 0) + 1)) end
 
   local state = history[outcome]
   if state then
-    if outcome == 'f' then call('HINCRBY', record, 'f', 1) end
     if finish({record = record, id = id, name = name, queue = queue, attempt = attempt, err = err,
       state = outcome, history = state, history_ttl = ttl[outcome], ttl = record_ttl ~= '' and record_ttl or ttl[outcome], inbox = inbox,
       awaiting = job[3], submitted = job[4], claims = c, wait = wait, grant = grant}) then
@@ -85,13 +93,15 @@ local function settle()
 
   if outcome == 'b' then
     local mutex_token = c and c.mutex and take(c.mutex, wait, c.name, id, true)
-    dispatch(stream, record, id, call('HGET', record, 'j'), attempt + 1,
-      tonumber(job[5]) or 0, tonumber(job[6]) or 0, mutex_token)
+    if c and c.mutex and not mutex_token then
+      enqueue(wait, grant, c.mutex, record, c.name, route_of(ref, id))
+    else
+      dispatch(stream, record, id, spec, attempt + 1, tonumber(job[5]) or 0, tonumber(job[6]) or 0, mutex_token)
+    end
     return answer
   end
   if outcome == 'r' then
     call('HSET', record, 'p', 'r')
-    call('HINCRBY', record, 'f', 1)
     try('XADD', events, 'MAXLEN', '~', 10000, '*', 't', 'retrying', 'i', id, 'n', name, 'q', queue, 'a', attempt, 'e', err)
     call('PEXPIRE', events, ttl.f)
   else

@@ -3,6 +3,19 @@
 -- reads them from the record.
 local inline_limit = 4096
 
+-- spec_of reads what dispatch puts into an entry: nil when the record has none, '' when it is too large for an entry.
+local function spec_of(record)
+  local size = try('HSTRLEN', record, 'j')
+  if type(size) == 'table' or size == 0 then return nil end
+  return size > inline_limit and '' or call('HGET', record, 'j')
+end
+
+-- route_of turns a ref into the end of a waiting list's member.
+local function route_of(ref, id)
+  local priority, queue = ref:match('^(.):([^:]*):')
+  return priority .. ':' .. queue .. ':' .. id
+end
+
 local function dispatch(stream, record, id, spec, attempt, failures, losses, mutex_token)
   local count = attempt
   if failures > 0 or losses > 0 then count = attempt .. '/' .. failures .. '/' .. losses end
