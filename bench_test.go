@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -93,24 +94,29 @@ func idle(b *testing.B, rdb redis.UniversalClient, servers ...*redistest.Server)
 	require.NoError(b, s.Handle("stamp", carillon.HandlerFunc(func(context.Context, *carillon.Execution) error { return nil })))
 	require.NoError(b, s.Start(b.Context()))
 	defer func() { require.NoError(b, s.Shutdown(context.Background())) }()
-	var clients []*redis.Client
+	var count atomic.Int64 // what clients send, as MONITOR shows it
 	for _, server := range servers {
-		clients = append(clients, server.Client(b))
-	}
-	sent := func() int {
-		n := 0
-		for _, c := range clients {
-			for line := range strings.Lines(c.Info(b.Context(), "commandstats").Val()) {
-				// Other commands run within scripts, or between the servers.
-				for _, name := range []string{"evalsha", "eval", "xreadgroup", "ping", "subscribe", "cluster|slots", "cluster|shards", "hello"} {
-					if rest, ok := strings.CutPrefix(line, "cmdstat_"+name+":calls="); ok {
-						n += atoi(rest)
+		lines := make(chan string, 1000)
+		m := server.Client(b).Monitor(b.Context(), lines)
+		m.Start()
+		defer m.Stop()
+		over := make(chan struct{})
+		defer close(over)
+		go func() { // ends with the benchmark
+			for {
+				select {
+				case line := <-lines:
+					// Other commands run within scripts, or between the servers.
+					if !strings.Contains(line, " lua]") && !strings.Contains(strings.ToLower(line), "replconf") {
+						count.Add(1)
 					}
+				case <-over:
+					return
 				}
 			}
-		}
-		return n
+		}()
 	}
+	sent := func() int64 { return count.Load() }
 	for b.Loop() {
 		<-time.After(time.Second) // the start is over
 		before, begun := sent(), time.Now()
@@ -118,15 +124,4 @@ func idle(b *testing.B, rdb redis.UniversalClient, servers ...*redistest.Server)
 		b.ReportMetric(float64(sent()-before)/time.Since(begun).Seconds(), "commands/s")
 	}
 	b.ReportMetric(0, "ns/op")
-}
-
-func atoi(s string) int {
-	n := 0
-	for _, c := range s {
-		if c < '0' || c > '9' {
-			break
-		}
-		n = 10*n + int(c-'0')
-	}
-	return n
 }

@@ -255,12 +255,14 @@ func TestCancel(t *testing.T) {
 				return letPass
 			})
 			p.run2(t, rdb, handlers{"hold": g.run}, lease(5*time.Minute)) // heartbeats do not help
+			resume := sync.OnceFunc(func() { close(arrive) })
+			t.Cleanup(resume)
 			from := p.new(t, nil)
 			submit(t, from, carillon.Job{Name: "hold", ID: "victim"})
 			receive(t, delivered, "the delivery")
 			require.NoError(t, from.Cancel(t.Context(), "victim"))
 			receive(t, signalled, "the signal")
-			close(arrive)
+			resume()
 			assert.Equal(t, carillon.StateCancelled, await(t, from, "victim").State)
 		})
 	})

@@ -3,8 +3,11 @@ package carillon
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/carillon-go/carillon/store"
 )
@@ -63,16 +66,24 @@ func (e *Error) Error() string {
 	b.WriteString(e.Op)
 	if e.Job != "" {
 		b.WriteByte(' ')
-		b.WriteString(e.Job)
+		b.WriteString(shown(e.Job))
 	}
 	if e.Queue != "" {
 		b.WriteString(" (queue ")
-		b.WriteString(e.Queue)
+		b.WriteString(shown(e.Queue))
 		b.WriteByte(')')
 	}
 	b.WriteString(": ")
 	b.WriteString(e.Err.Error())
 	return b.String()
+}
+
+// shown makes a name that may be hostile fit for a line of a log.
+func shown(s string) string {
+	if strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) || r == utf8.RuneError }) {
+		return strconv.Quote(clipped(s))
+	}
+	return clipped(s)
 }
 
 // Unwrap returns the cause.

@@ -29,9 +29,7 @@ func (in *instance) beat() {
 		case <-timer.C:
 		case <-in.left:
 		case <-limit.C:
-			in.running.stop(func(e *store.Entry) bool {
-				return e.Mutex != 0 && time.Since(in.alive[e.Segment]) >= deadline(in.config.LeaseTTL)
-			}, ErrLeaseLost)
+			in.stopDistrusted()
 			select {
 			case <-timer.C:
 			case <-in.keeping.Done():
@@ -43,6 +41,7 @@ func (in *instance) beat() {
 		if in.keeping.Err() != nil {
 			return
 		}
+		in.stopDistrusted() // after a pause of the process, both timers have fired
 		if err := in.pulseInTime(); err != nil {
 			failures++
 			if in.keeping.Err() == nil && in.warned.lately("heartbeat") {
@@ -57,6 +56,17 @@ func (in *instance) beat() {
 // trusted returns until when the lease of every segment can be relied on.
 func (in *instance) trusted() time.Time {
 	return slices.MinFunc(in.alive, time.Time.Compare).Add(deadline(in.config.LeaseTTL))
+}
+
+// stopDistrusted stops the jobs that hold a mutex in segments whose lease cannot
+// be relied on any more.
+func (in *instance) stopDistrusted() {
+	if time.Now().Before(in.trusted()) {
+		return
+	}
+	in.running.stop(func(e *store.Entry) bool {
+		return e.Mutex != 0 && time.Since(in.alive[e.Segment]) >= deadline(in.config.LeaseTTL)
+	}, ErrLeaseLost)
 }
 
 // pulseInTime is pulse, given up at the local deadline: what has to stop then

@@ -3,6 +3,8 @@ package carillon
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -151,7 +153,7 @@ func (j *Job) validate() (errs []error) {
 	add(validText("Name", j.Name, maxNameBytes))
 	if j.ID != "" {
 		add(validText("ID", j.ID, maxIDBytes))
-		if strings.Contains(j.ID, "~") {
+		if strings.Contains(j.ID, "~") && !store.MadeID(j.ID) {
 			add(invalid("ID", "must not contain '~', which marks IDs that Carillon makes"))
 		}
 	}
@@ -220,7 +222,7 @@ func (j *Job) spec(maxPayload int) (*store.Spec, error) {
 		Name: j.Name, Args: args, Queue: queue, Priority: priorityLetters[j.Priority],
 		RunAt: ceilMilli(j.RunAt), Delay: j.Delay, ExpiresAt: j.ExpiresAt, Timeout: j.Timeout, Retry: j.Retry.spec(),
 		Unique: j.Unique.Key, UniqueFor: j.Unique.For, Mutex: j.Mutex, Retain: j.Retain,
-		Tags: j.Tags, Headers: j.Headers,
+		Tags: slices.Clone(j.Tags), Headers: maps.Clone(j.Headers),
 	}, nil
 }
 

@@ -28,6 +28,7 @@ type keeper struct {
 	lease *store.Lease
 
 	grace   outage
+	renewed time.Time
 	lapsed  []string // instances whose leases had lapsed at the last look
 	healed  string   // how far the mutexes were looked through
 	trimmed time.Time
@@ -38,9 +39,10 @@ type keeper struct {
 
 // Intervals of a keeper.
 const (
-	pollEvery  = time.Second      // a look without being told; longer with many segments
-	trimEvery  = 30 * time.Second // at least
-	trimAfter  = 1000             // finished jobs here
+	pollEvery  = time.Second     // a look without being told; longer with many segments
+	trimEvery  = 5 * time.Minute // at least
+	sweepEvery = 2 * time.Minute // for strays, which are rare
+	trimAfter  = 1000            // finished jobs here
 	tendEvery  = time.Minute
 	retryEvery = 100 * time.Millisecond
 )
@@ -173,20 +175,19 @@ func (k *keeper) reclaim(ctx context.Context, lapsed []string) error {
 	}
 	before := k.lapsed
 	k.lapsed = lapsed
+	var errs []error
 	for _, lost := range lapsed {
 		if lost == in.id || !k.owner() && !slices.Contains(before, lost) {
 			continue
 		}
 		done, err := in.store.Reclaim(ctx, k.segment, lost, lossLimit, k.report)
-		if err != nil {
-			return err
-		}
+		errs = append(errs, err) // it does not keep the others from theirs
 		if done.Again+done.Ended+done.Broken > 0 {
 			in.log.Warn("carillon: reclaimed the work of a lost instance", "lost", lost, "segment", k.segment,
 				"again", done.Again, "ended", done.Ended, "quarantined", done.Broken)
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // tidy does what can wait, now and then.
@@ -203,7 +204,7 @@ func (k *keeper) tidy(ctx context.Context) error {
 	if !k.owner() {
 		return nil
 	}
-	if now.Sub(k.swept) >= max(in.config.LeaseTTL, time.Second) && k.grace.over() {
+	if now.Sub(k.swept) >= max(in.config.LeaseTTL, sweepEvery) && k.grace.over() {
 		k.swept = now
 		strays, err := in.store.Strays(ctx, k.segment, in.config.LeaseTTL)
 		if err != nil {
@@ -254,10 +255,12 @@ func (k *keeper) own(ctx context.Context, live []string) {
 	switch {
 	case mine && lease == nil:
 		lease, _, err = in.store.Acquire(ctx, k.leaseName(), in.id, in.config.LeaseTTL)
-	case mine:
+	case mine && time.Since(k.renewed) >= in.config.LeaseTTL/2:
 		if err = in.store.Renew(ctx, lease, in.config.LeaseTTL); errors.Is(err, ErrFenced) {
 			lease = nil
 		}
+		k.renewed = time.Now()
+	case mine:
 	case lease != nil:
 		if err = in.store.Release(ctx, lease); err == nil || errors.Is(err, ErrFenced) {
 			lease = nil

@@ -48,7 +48,7 @@ func (s *Scheduler) Lock(ctx context.Context, name string) (*Lease, error) {
 	defer stop()
 	for {
 		// A millisecond more, or the key may still be there.
-		timer := time.NewTimer(lapses + time.Millisecond)
+		timer := time.NewTimer(max(lapses, 0) + time.Millisecond)
 		select {
 		case <-released:
 		case <-timer.C:

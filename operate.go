@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"slices"
 	"time"
 
 	"github.com/carillon-go/carillon/internal/knobs"
@@ -13,12 +14,19 @@ import (
 
 // Get returns what is known about a job, or [ErrNotFound].
 func (s *Scheduler) Get(ctx context.Context, id string) (*JobInfo, error) {
+	if err := validID(id); err != nil {
+		return nil, opError("get", id, err)
+	}
 	j, err := s.store.Get(ctx, id)
 	if err != nil {
 		return nil, opError("get", id, err)
 	}
 	return infoOf(j), nil
 }
+
+// validID checks an ID that is looked for. Those that Carillon makes may be
+// longer than a submitter's.
+func validID(id string) error { return validText("ID", id, maxIDBytes+maxScheduleBytes) }
 
 // Filter selects jobs; empty fields select all.
 type Filter struct {
@@ -30,17 +38,35 @@ type Filter struct {
 	Tag string
 }
 
+func (f Filter) validate() error {
+	var errs []error
+	for _, state := range f.States {
+		if !state.valid() {
+			errs = append(errs, invalid("States", "%q is no state", clipped(string(state))))
+		}
+	}
+	for _, field := range []struct {
+		name, value string
+		limit       int
+	}{{"Queue", f.Queue, maxQueueBytes}, {"Name", f.Name, maxNameBytes}, {"Tag", f.Tag, maxTagBytes}} {
+		if field.value != "" {
+			errs = append(errs, validText(field.name, field.value, field.limit))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // List yields jobs page by page: those planned by time, the runnable in their
 // order, the finished newest first. A job that changes its state meanwhile may
 // be missed or seen twice. The sequence ends with the first error.
 func (s *Scheduler) List(ctx context.Context, f Filter) iter.Seq2[*JobInfo, error] {
 	return func(yield func(*JobInfo, error) bool) {
+		if err := f.validate(); err != nil {
+			yield(nil, &Error{Op: "list", Err: err})
+			return
+		}
 		var states []store.State
 		for _, state := range f.States {
-			if !state.valid() {
-				yield(nil, &Error{Op: "list", Err: invalid("States", "%q is no state", state)})
-				return
-			}
 			states = append(states, store.State(state))
 		}
 		for j, err := range s.store.List(ctx, store.Filter{States: states, Queue: f.Queue, Name: f.Name, Tag: f.Tag}) {
@@ -61,6 +87,9 @@ const awaitPoll = time.Second
 // Await waits until a job is final and returns it. It returns early when ctx
 // ends, or with [ErrNotFound] when the job is not known, as after its retention.
 func (s *Scheduler) Await(ctx context.Context, id string) (*JobInfo, error) {
+	if err := validID(id); err != nil {
+		return nil, opError("await", id, err)
+	}
 	finished, stop := s.store.Inbox()
 	defer stop()
 	poll := time.NewTicker(cmp.Or(knobs.From(ctx).Poll, awaitPoll))
@@ -134,7 +163,10 @@ func (s *Scheduler) Counts(ctx context.Context) (Counts, error) {
 // its handler returns an error, and succeeded when that returns nil. No further
 // attempt starts in any case. A final job stays as it is; that is no error.
 func (s *Scheduler) Cancel(ctx context.Context, id string) error {
-	_, err := s.store.Cancel(ctx, id, "cancelled on request")
+	err := validID(id)
+	if err == nil {
+		_, err = s.store.Cancel(ctx, id, "cancelled on request")
+	}
 	return opError("cancel", id, err)
 }
 
@@ -142,19 +174,26 @@ func (s *Scheduler) Cancel(ctx context.Context, id string) error {
 // attempts, due now. It is refused with [ErrState] in any other state, and when
 // another job holds its unique key.
 func (s *Scheduler) Retry(ctx context.Context, id string) error {
-	return opError("retry", id, s.store.Revive(ctx, id))
+	err := validID(id)
+	if err == nil {
+		err = s.store.Revive(ctx, id)
+	}
+	return opError("retry", id, err)
 }
 
 // RetryAll retries the failed jobs that match; Filter.States is ignored. It
 // returns how many it retried, also along with an error.
 func (s *Scheduler) RetryAll(ctx context.Context, f Filter) (int, error) {
+	if err := f.validate(); err != nil {
+		return 0, opError("retry", "", err)
+	}
 	filter := store.Filter{States: []store.State{store.Failed}, Queue: f.Queue, Name: f.Name}
 	var ids []string
 	for j, err := range s.store.List(ctx, filter) {
 		if err != nil {
 			return 0, opError("retry", "", err)
 		}
-		if f.Tag == "" || has(j.Spec.Tags, f.Tag) {
+		if f.Tag == "" || slices.Contains(j.Spec.Tags, f.Tag) {
 			ids = append(ids, j.ID)
 		}
 	}
@@ -171,19 +210,14 @@ func (s *Scheduler) RetryAll(ctx context.Context, f Filter) (int, error) {
 	return n, nil
 }
 
-func has(tags []string, tag string) bool {
-	for _, t := range tags {
-		if t == tag {
-			return true
-		}
-	}
-	return false
-}
-
 // RunNow makes a scheduled or retrying job due at once. A job in another state
 // is refused with [ErrState].
 func (s *Scheduler) RunNow(ctx context.Context, id string) error {
-	return opError("run now", id, s.store.Hurry(ctx, id))
+	err := validID(id)
+	if err == nil {
+		err = s.store.Hurry(ctx, id)
+	}
+	return opError("run now", id, err)
 }
 
 // PauseQueue keeps all instances from starting jobs of a queue, until

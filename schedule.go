@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/carillon-go/carillon/internal/cron"
@@ -209,7 +210,7 @@ func (s *Scheduler) Schedule(ctx context.Context, sched Schedule) error {
 	if !sched.Job.RunAt.IsZero() || !sched.Job.ExpiresAt.IsZero() {
 		errs = append(errs, invalid("Job", "RunAt and ExpiresAt are instants, which cannot repeat; leave them zero"))
 	}
-	if containsTilde(sched.Name) {
+	if strings.Contains(sched.Name, "~") {
 		errs = append(errs, invalid("Name", "must not contain '~'"))
 	}
 	if sched.Misfire != FireOnce {
@@ -259,7 +260,11 @@ func (s *Scheduler) Schedule(ctx context.Context, sched Schedule) error {
 // Unschedule deletes a schedule. Jobs it has created stay. [ErrNotFound] means
 // that there was none.
 func (s *Scheduler) Unschedule(ctx context.Context, name string) error {
-	return opError("unschedule", name, s.store.DropSchedule(ctx, name))
+	err := validText("Name", name, maxScheduleBytes)
+	if err == nil {
+		err = s.store.DropSchedule(ctx, name)
+	}
+	return opError("unschedule", name, err)
 }
 
 // ScheduleInfo is what is known about a stored schedule.
@@ -278,6 +283,9 @@ type ScheduleInfo struct {
 
 // GetSchedule returns a stored schedule, or [ErrNotFound].
 func (s *Scheduler) GetSchedule(ctx context.Context, name string) (*ScheduleInfo, error) {
+	if err := validText("Name", name, maxScheduleBytes); err != nil {
+		return nil, opError("get schedule", name, err)
+	}
 	stored, err := s.store.GetSchedule(ctx, name)
 	if err != nil {
 		return nil, opError("get schedule", name, err)
@@ -321,12 +329,19 @@ func (s *Scheduler) Schedules(ctx context.Context) ([]*ScheduleInfo, error) {
 var errNewerSchedule = fmt.Errorf("schedule: %w", store.ErrNewer)
 
 func readDefinition(stored *store.Schedule) (*definition, *planner, error) {
-	var d definition
-	if err := json.Unmarshal(stored.Definition, &d); err != nil {
-		return nil, nil, errors.New("the stored definition is damaged")
+	var version struct {
+		V int `json:"v"`
 	}
-	if d.Version != definitionVersion {
+	var d definition
+	err := json.Unmarshal(stored.Definition, &version)
+	if err == nil && version.V > definitionVersion {
 		return nil, nil, errNewerSchedule
+	}
+	if err == nil {
+		err = json.Unmarshal(stored.Definition, &d)
+	}
+	if err != nil || d.Version != definitionVersion {
+		return nil, nil, errors.New("the stored definition is damaged")
 	}
 	spec := Spec{cron: d.Cron, every: time.Duration(d.EveryMS) * time.Millisecond}
 	for _, ms := range d.AtMS {
@@ -420,15 +435,6 @@ func later(a, b time.Time) time.Time {
 		return a
 	}
 	return b
-}
-
-func containsTilde(s string) bool {
-	for _, r := range s {
-		if r == '~' {
-			return true
-		}
-	}
-	return false
 }
 
 func clipped(s string) string {

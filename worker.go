@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -120,6 +121,7 @@ func (r *reader) recover(ctx context.Context, err error, failures int) {
 	in := r.instance
 	r.doubt.Store(true)
 	if store.GroupGone(err) {
+		in.store.Forgotten()
 		if err := in.join(ctx); err == nil {
 			in.log.Warn("carillon: the server had lost its streams; they were made again", "queue", r.queue)
 			return
@@ -228,7 +230,7 @@ func (in *instance) execute(e *store.Entry, p *pool) {
 func (in *instance) execution(e *store.Entry) *Execution {
 	s := e.Spec
 	return &Execution{
-		ID: e.ID, Name: s.Name, Queue: s.Queue, Args: s.Args, Headers: s.Headers, Tags: s.Tags,
+		ID: e.ID, Name: s.Name, Queue: s.Queue, Args: slices.Clone(s.Args), Headers: maps.Clone(s.Headers), Tags: slices.Clone(s.Tags),
 		Attempt: e.Attempt, Failures: e.Failures, Losses: e.Losses, Token: e.Token, MutexToken: e.Mutex,
 		Schedule: s.Schedule, Tick: s.Tick,
 		Logger: in.log.With("job", e.ID, "name", s.Name, "attempt", e.Attempt),

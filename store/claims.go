@@ -69,6 +69,18 @@ func (s *Store) inSegment(id string, segment int) string {
 	return id + "~" + strconv.FormatUint(uint64(segment), 36) //nolint:gosec // a segment is not negative
 }
 
+// MadeID reports whether an ID is one that was made for a job with affinity. Its
+// submitter may use it again, when the outcome of the first try is uncertain.
+func MadeID(id string) bool {
+	made, segment, ok := strings.Cut(id, "~")
+	if !ok || len(made) != idEncoding.EncodedLen(16) {
+		return false
+	}
+	_, err1 := idEncoding.DecodeString(made)
+	_, err2 := strconv.ParseUint(segment, 36, 16)
+	return err1 == nil && err2 == nil
+}
+
 // route finds a job's segment and its foreign claims.
 func (s *Store) route(it *submission) {
 	spec := it.spec
@@ -129,7 +141,9 @@ func (s *Store) submitClaimed(ctx context.Context, it *submission) {
 			it.receipt = Receipt{ID: holder, Duplicate: true}
 		}
 		if it.err == nil && it.receipt.ID == it.id {
-			s.extendClaims(ctx, it)
+			if !it.receipt.Duplicate {
+				s.extendClaims(ctx, it)
+			}
 			return
 		}
 		if errors.Is(it.err, ErrUncertain) {
@@ -146,6 +160,7 @@ func (s *Store) submitClaimed(ctx context.Context, it *submission) {
 			it.receipt.ID = it.id
 		}
 	}
+	it.err = fmt.Errorf("claim: %w: a concurrent submission took the ID's place; try again", ErrUnavailable)
 }
 
 // extendClaims notes in a unique key's claim how long it outlives its job. The

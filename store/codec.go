@@ -191,11 +191,11 @@ func decodeSpec(data []byte) (*Spec, error) {
 		}
 		return nil
 	})
+	if err == nil && (s.Name == "" || s.Queue == "") {
+		err = errors.New("no name or no queue")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("decode job: %w", err)
-	}
-	if s.Name == "" || s.Queue == "" {
-		return nil, errors.New("decode job: no name or no queue")
 	}
 	if data[0] != specVersion {
 		return s, fmt.Errorf("decode job: format %d: %w", data[0], ErrNewer)

@@ -31,6 +31,9 @@ func (s *Store) Acquire(ctx context.Context, name, owner string, ttl time.Durati
 	}
 	token := text(at(reply, 0))
 	if token == "" {
+		if number(at(reply, 1)) == -1 { // ours have a time to live
+			return nil, 0, fmt.Errorf("lease %s: %w", clip(name, 64), ErrDamaged)
+		}
 		return nil, time.Duration(max(0, number(at(reply, 1)))) * time.Millisecond, nil
 	}
 	n, err := strconv.ParseUint(token, 10, 63)

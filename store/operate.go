@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 
@@ -373,7 +374,7 @@ func (s *Store) Instances(ctx context.Context) ([]Describe, error) {
 		id, _ := z.Member.(string)
 		running, _ := strconv.Atoi(r.data[id+" running"])
 		out = append(out, Describe{
-			ID: id, Data: []byte(r.data[id]), Running: running, ExpiresAt: time.UnixMilli(int64(z.Score)),
+			ID: id, Data: []byte(r.data[id]), Running: running, ExpiresAt: time.UnixMilli(int64(math.Abs(z.Score))),
 		})
 	}
 	return out, nil

@@ -22,6 +22,9 @@ type Tick struct {
 // promoteBatch is how many jobs one call moves.
 const promoteBatch = 500
 
+// promoteBatches bounds one call of Promote, for there is other work to do.
+const promoteBatches = 20
+
 // Promote moves every job of a segment that is due to its stream, gives free
 // mutexes to those who wait, and tells what comes next. Jobs that cannot be
 // promoted are quarantined; report hears of each.
@@ -30,7 +33,7 @@ func (s *Store) Promote(ctx context.Context, segment int, report func(id string,
 	var t Tick
 	var due []string
 	idle := 0 // rounds in a row that changed nothing
-	for {
+	for batches := 0; ; batches++ {
 		var streams streamSet
 		var jobs argList
 		n := 0
@@ -80,8 +83,8 @@ func (s *Store) Promote(ctx context.Context, segment int, report func(id string,
 			s.reportDamage("", fmt.Errorf("%w: the type of key %s is foreign", ErrDamaged, clip(key, 200)))
 		}
 		before := due
-		if due = texts(at(reply, 4)); len(due) == 0 {
-			return t, nil
+		if due = texts(at(reply, 4)); len(due) == 0 || batches == promoteBatches {
+			return t, nil // the rest is due now, as NextDue says
 		}
 		// What was put aside just now is in the reply once more.
 		if idle++; n > len(bad)/2 || !slices.Equal(before, due) {

@@ -151,7 +151,7 @@ func (s *Store) dial(pool int) redis.UniversalClient {
 	switch c := s.source.(type) {
 	case *redis.Client:
 		o := *c.Options()
-		o.MaxRetries = -1
+		o.MaxRetries, o.DialerRetries = -1, 1
 		o.ContextTimeoutEnabled = true
 		o.MaintNotificationsConfig, o.PushNotificationProcessor = quiet, nil
 		o.MinIdleConns = 0
@@ -165,6 +165,7 @@ func (s *Store) dial(pool int) redis.UniversalClient {
 		rdb = redis.NewClient(&o)
 	case *redis.ClusterClient:
 		o := *c.Options()
+		o.DialerRetries = 1
 		o.ContextTimeoutEnabled = true
 		o.MaintNotificationsConfig = quiet
 		o.MinIdleConns = 0
@@ -214,7 +215,7 @@ func (s *Store) run(ctx context.Context, c call) (any, error) {
 }
 
 func (s *Store) runUnopened(ctx context.Context, c call) (any, error) {
-	reply, _, err := s.runCounted(ctx, c)
+	reply, _, err := s.runTold(ctx, c)
 	return reply, err
 }
 
@@ -224,18 +225,17 @@ func (s *Store) runAgain(ctx context.Context, c call) (reply any, again bool, er
 	if err := s.open(ctx); err != nil {
 		return nil, false, err
 	}
-	reply, tried, err := s.runCounted(ctx, c)
-	return reply, tried > 1, err
+	return s.runTold(ctx, c)
 }
 
-func (s *Store) runCounted(ctx context.Context, c call) (reply any, tried int, err error) {
-	err = attempt(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) (any, error) {
+func (s *Store) runTold(ctx context.Context, c call) (reply any, sent bool, err error) {
+	sent, err = attempt(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) (any, error) {
 		return eval(ctx, rdb, c)
-	}, func(r any) { reply, tried = r, tried+1 })
+	}, func(r any) { reply = r })
 	if err != nil {
-		return nil, tried, fmt.Errorf("%s: %w", c.script.name, err)
+		return nil, sent, fmt.Errorf("%s: %w", c.script.name, err)
 	}
-	return reply, tried, nil
+	return reply, sent, nil
 }
 
 // runOnce sends a script that must not be repeated when its reply is lost.
@@ -268,7 +268,7 @@ func (s *Store) runAll(ctx context.Context, calls []call) ([]any, []error) {
 	}
 	err := s.open(ctx)
 	if err == nil {
-		err = attempt(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) (answers, error) {
+		_, err = attempt(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) (answers, error) {
 			part := make([]call, len(left))
 			for i, n := range left {
 				part[i] = calls[n]
@@ -324,42 +324,42 @@ func read[T any](ctx context.Context, s *Store, f func(context.Context, redis.Un
 	if err := s.open(ctx); err != nil {
 		return out, err
 	}
-	err := attempt(ctx, s, f, func(v T) { out = v })
+	_, err := attempt(ctx, s, f, func(v T) { out = v })
 	return out, err
 }
 
 // attempt calls f until it got an answer, tries are used up, or ctx ends. All
 // transitions may be repeated, so an unanswered one is. got receives what each
-// try returned, in the caller's goroutine.
-func attempt[T any](ctx context.Context, s *Store, f func(context.Context, redis.UniversalClient) (T, error), got func(T)) error {
+// try returned, in the caller's goroutine. sent reports whether a try before the
+// last one may have been executed.
+func attempt[T any](ctx context.Context, s *Store, f func(context.Context, redis.UniversalClient) (T, error), got func(T)) (sent bool, err error) {
 	rdb, err := s.client()
 	if err != nil {
-		return err
+		return false, err
 	}
-	sent := false
 	wait := firstWait
 	for i := 1; ; i++ {
 		if cause := context.Cause(ctx); cause != nil {
 			if sent {
-				return fmt.Errorf("%w: %w", ErrUncertain, cause)
+				return sent, fmt.Errorf("%w: %w", ErrUncertain, cause)
 			}
-			return fmt.Errorf("%w: %w", ErrUnavailable, cause)
+			return sent, fmt.Errorf("%w: %w", ErrUnavailable, cause)
 		}
 		v, answered, err := within(ctx, func() (T, error) { return f(ctx, rdb) })
 		if answered {
 			got(v)
 		}
 		if err == nil || errors.Is(err, redis.Nil) {
-			return nil
+			return sent, nil
 		}
 		verdict := judge(err)
 		// A cluster client tries again by itself and does not tell.
 		sent = sent || verdict == unknown || s.cluster && verdict == notSent
 		if verdict != final && s.life.Err() != nil {
-			return fmt.Errorf("%w: %w", ErrClosed, classify(err, sent))
+			return sent, fmt.Errorf("%w: %w", ErrClosed, classify(err, sent))
 		}
 		if verdict == final || i == tries || sleep(ctx, wait) != nil {
-			return classify(err, sent && verdict != final)
+			return sent, classify(err, sent)
 		}
 		wait *= 4
 	}
@@ -415,6 +415,13 @@ func (s *Store) open(ctx context.Context) error {
 	}
 	s.opened.Store(true)
 	return nil
+}
+
+// Forgotten is to be called when the server has lost its data: the namespace is
+// opened again, and its queues are announced again.
+func (s *Store) Forgotten() {
+	s.opened.Store(false)
+	s.queuesKnown.Clear()
 }
 
 // NewID returns a fresh ID: a version 7 UUID in 26 characters of base 32, so

@@ -294,10 +294,11 @@ func (r *Reader) xread(ctx context.Context, from string, count int, block time.D
 			return nil, err
 		}
 	}
-	reply, err := rdb.XReadGroup(ctx, &redis.XReadGroupArgs{
-		Group: group, Consumer: r.instance, Streams: args,
-		Count: int64(count), Block: block,
-	}).Result()
+	reply, _, err := within(ctx, func() ([]redis.XStream, error) {
+		return rdb.XReadGroup(ctx, &redis.XReadGroupArgs{
+			Group: group, Consumer: r.instance, Streams: args, Count: int64(count), Block: block,
+		}).Result()
+	})
 	if err != nil {
 		if errors.Is(err, redis.Nil) {
 			if len(r.foreign) > 0 {

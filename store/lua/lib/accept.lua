@@ -37,6 +37,10 @@ local function accept(due, wait, grant, tend, streams)
       if type(probe) == 'table' and probe.err then return 'e' .. probe.err end
     end
   end
+  if foreign[1] then
+    local probe = try('ZCARD', tend)
+    if type(probe) == 'table' then return 'e' .. probe.err end
+  end
   local place = start == 0 and stream or due
   if not sound[place] then
     local probe = try(start == 0 and 'XLEN' or 'ZCARD', place)
