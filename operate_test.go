@@ -20,44 +20,21 @@ func TestPauseQueue(t *testing.T) {
 	t.Run("keeps its jobs from starting, those of others not, until it is resumed", func(t *testing.T) {
 		eachPlace(t, func(t *testing.T, p *place) {
 			var ran counter
-			begun := make(chan context.Context, 9)
 			h := handlers{
 				"job": func(_ context.Context, x *carillon.Execution) error {
 					ran.add(x.ID)
 					return nil
 				},
-				"probe": func(ctx context.Context, _ *carillon.Execution) error {
-					begun <- ctx
-					<-ctx.Done()
-					return ctx.Err()
-				},
 			}
 			both := queues(map[string]int{"paused": 4, "open": 4})
 			producer := p.new(t, nil)
-			instances := []*carillon.Scheduler{p.run(t, h, both), p.run(t, h, both)}
-			// A job of each instance, to learn when the instance has heard.
-			var probes []string
-			seen := make(map[string]bool)
-			var hears []context.Context
-			for len(seen) < len(instances) {
-				id := submit(t, producer, carillon.Job{Name: "probe", Queue: "open"})
-				ctx := receive(t, begun, "the probe starts")
-				instance := get(t, producer, id).Attempts[0].Instance
-				if seen[instance] {
-					require.NoError(t, producer.Cancel(t.Context(), id))
-					await(t, producer, id)
-					continue
-				}
-				seen[instance] = true
-				probes, hears = append(probes, id), append(hears, ctx)
-			}
+			fast := lease(1500 * time.Millisecond)
+			instances := []*carillon.Scheduler{p.run(t, h, both, fast), p.run(t, h, both, fast)}
 			require.NoError(t, producer.PauseQueue(t.Context(), "paused"))
 			require.NoError(t, producer.PauseQueue(t.Context(), "paused"), "again changes nothing")
-			// Hints arrive in their order, so an instance that heard of a later one knows.
-			for i, id := range probes {
-				require.NoError(t, producer.Cancel(t.Context(), id))
-				receive(t, hears[i].Done(), "the cancel")
-			}
+			// At the latest the next heartbeat tells, and the one after it follows what it told.
+			nextBeats(t, producer)
+			nextBeats(t, producer)
 			var held []string
 			for i := range 6 {
 				held = append(held, submit(t, producer, carillon.Job{Name: "job", Queue: "paused", ID: fmt.Sprint("held-", i)}))
@@ -346,5 +323,28 @@ func TestRetention(t *testing.T) {
 			eventually(t, "it succeeds", func() bool { return get(t, s, id).State == carillon.StateSucceeded })
 			assert.Positive(t, p.rdb.PTTL(t.Context(), record).Val())
 		})
+	})
+}
+
+// nextBeats waits until every instance has sent another heartbeat.
+func nextBeats(t testing.TB, s *carillon.Scheduler) {
+	t.Helper()
+	beats := func() map[string]time.Time {
+		all, err := s.Instances(t.Context())
+		require.NoError(t, err)
+		last := make(map[string]time.Time, len(all))
+		for _, one := range all {
+			last[one.ID] = one.Heartbeat
+		}
+		return last
+	}
+	before := beats()
+	eventually(t, "heartbeats", func() bool {
+		for id, at := range beats() {
+			if !at.After(before[id]) {
+				return false
+			}
+		}
+		return true
 	})
 }
