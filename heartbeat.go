@@ -102,8 +102,16 @@ func (in *instance) pulse(ctx context.Context) error {
 			r.doubt.Store(true)
 		}
 	}
+	if in.keeping.Err() != nil {
+		return store.Distinct(errs)
+	}
+	// What follows registers this instance somewhere. Given up halfway by a
+	// shutdown, it could take effect after the farewell.
+	end, _ := limit.Deadline()
+	whole, done := context.WithDeadline(context.WithoutCancel(limit), end)
+	defer done()
 	if len(p.Dead) > 0 {
-		in.declaredDead(limit, p.Dead)
+		in.declaredDead(whole, p.Dead)
 	}
 	if errs[0] == nil { // the first segment tells what concerns all
 		in.clock.learn(p.Now, sent)
@@ -111,7 +119,7 @@ func (in *instance) pulse(ctx context.Context) error {
 			in.applyPauses(p.Paused)
 		}
 		for _, k := range in.keepers {
-			k.own(limit, p.Live)
+			k.own(whole, p.Live)
 		}
 	}
 	return store.Distinct(errs)

@@ -48,7 +48,10 @@ const (
 )
 
 func newKeeper(in *instance, segment int) *keeper {
-	return &keeper{instance: in, segment: segment, hints: make(chan time.Time, 64)}
+	now := time.Now() // what can wait waits at first, too
+	return &keeper{
+		instance: in, segment: segment, hints: make(chan time.Time, 64), trimmed: now, swept: now, tended: now,
+	}
 }
 
 // hint tells that something is planned for an instant. Zero: look at once.
@@ -65,7 +68,7 @@ func (k *keeper) poll() time.Duration {
 	if p := k.instance.knobs.Poll; p > 0 {
 		return p
 	}
-	often := max(pollEvery, pollEvery*time.Duration(k.instance.store.Segments())/6)
+	often := max(pollEvery, pollEvery*time.Duration(k.instance.store.Segments())/5)
 	return min(often, k.instance.config.LeaseTTL/3) // a lapsed lease is seen before half another one has passed
 }
 

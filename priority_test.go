@@ -117,7 +117,8 @@ func TestQueues(t *testing.T) {
 			hold := func(ctx context.Context, x *carillon.Execution) error {
 				i := int(x.Queue[0] - 'a')
 				n := now[i].Add(1)
-				for m := most[i].Load(); n > m && !most[i].CompareAndSwap(m, n); m = most[i].Load() {
+				for m := most[i].Load(); n > m; m = most[i].Load() {
+					most[i].CompareAndSwap(m, n)
 				}
 				defer now[i].Add(-1)
 				return gates[x.Queue].run(ctx, x)

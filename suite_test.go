@@ -27,6 +27,7 @@ type backend struct {
 
 var backends = []backend{
 	{name: "miniredis", open: func(t testing.TB) redis.UniversalClient {
+		t.Helper()
 		rdb, stop := embedded.Open()
 		t.Cleanup(stop)
 		return rdb
@@ -34,14 +35,19 @@ var backends = []backend{
 	{name: "redis", real: true, open: shared},
 	{name: "redis-16-segments", segments: 16, real: true, open: shared},
 	{name: "sentinel", real: true, open: func(t testing.TB) redis.UniversalClient {
+		t.Helper()
 		return redistest.SharedSentinel(t).Client(t)
 	}},
 	{name: "cluster", real: true, open: func(t testing.TB) redis.UniversalClient {
+		t.Helper()
 		return redistest.SharedCluster(t).Client(t)
 	}},
 }
 
-func shared(t testing.TB) redis.UniversalClient { return redistest.Shared(t).Client(t) }
+func shared(t testing.TB) redis.UniversalClient {
+	t.Helper()
+	return redistest.Shared(t).Client(t)
+}
 
 // eachBackend runs a case on every backend, some at the same time.
 func eachBackend(t *testing.T, f func(t *testing.T, b backend)) {
