@@ -222,7 +222,7 @@ func TestPanic(t *testing.T) {
 				},
 				"nil": func(context.Context, *carillon.Execution) error {
 					var m map[string]int
-					m["x"]++ //nolint:govet // the panic is what the case is about
+					m["x"]++ //nolint:govet,staticcheck // the panic is what the case is about
 					return nil
 				},
 			})
