@@ -60,8 +60,8 @@ type Config struct {
 }
 
 // Retention bounds, for each way to finish, how long and how many jobs are kept.
-// Whichever bound is reached first counts. The bound by count is enforced
-// within seconds, not at once.
+// Whichever bound is reached first counts. The bound by count is enforced when an
+// instance has finished 1,000 jobs since it last did, and every 5 minutes.
 type Retention struct {
 	Succeeded Keep // 0 means 1 h and 10,000 jobs
 	Failed    Keep // 0 means 30 days and 100,000 jobs

@@ -71,7 +71,8 @@ type HandlerConfig struct {
 }
 
 // Execution is a running attempt. [FromContext] finds it in a handler. Its
-// methods are safe for concurrent use until the handler returns.
+// methods, except SetResult, are safe for concurrent use until the handler
+// returns. What it holds is the handler's own copy.
 type Execution struct {
 	ID      string
 	Name    string

@@ -91,7 +91,7 @@ const (
 	OutcomeCancelled Outcome = "cancelled"
 	OutcomeExpired   Outcome = "expired"
 	OutcomeSnoozed   Outcome = "snoozed"
-	OutcomeReleased  Outcome = "released" // given back at shutdown
+	OutcomeReleased  Outcome = "released" // given back: at shutdown, for want of a slot, or after the lease was lost
 	OutcomeDeclined  Outcome = "declined" // the instance had no handler
 	OutcomeLost      Outcome = "lost"     // the worker vanished
 )

@@ -172,7 +172,7 @@ func (s *Scheduler) Cancel(ctx context.Context, id string) error {
 
 // Retry gives a failed, cancelled or expired job a new life, with all its
 // attempts, due now. It is refused with [ErrState] in any other state, and when
-// another job holds its unique key.
+// another job holds its unique key. A job whose ExpiresAt has passed expires again.
 func (s *Scheduler) Retry(ctx context.Context, id string) error {
 	err := validID(id)
 	if err == nil {

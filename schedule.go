@@ -25,7 +25,7 @@ type Schedule struct {
 	TimeZone string
 	// Job is what a tick creates. It can have neither ID nor RunAt; each tick's
 	// job gets an ID made of schedule, generation and tick, so one tick never
-	// creates two. With Delay it starts so much later than its tick.
+	// creates two. With Delay it starts so much later than the tick was fired.
 	Job Job
 	// Misfire says what happens to ticks that passed while no instance ran.
 	Misfire Misfire

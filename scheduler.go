@@ -53,7 +53,8 @@ type registration struct {
 //
 // rdb is a *redis.Client, also one made by NewFailoverClient, or a
 // *redis.ClusterClient. The Scheduler makes its own connections from rdb's
-// options and never uses or closes rdb's.
+// options and never uses or closes rdb's; hooks that were added to rdb are not
+// taken over.
 func New(rdb redis.UniversalClient, config Config) (*Scheduler, error) {
 	problem := config.validate()
 	config = config.withDefaults()
@@ -214,7 +215,8 @@ func (s *Scheduler) Run(ctx context.Context) error {
 
 // Start is Run without waiting: it returns once the instance is registered and
 // works. ctx bounds the start only. While Redis cannot be reached it keeps
-// trying until ctx ends. It must be followed by [Scheduler.Shutdown].
+// trying until ctx ends. It must be followed by [Scheduler.Shutdown], except after
+// an error, which leaves the Scheduler closed.
 func (s *Scheduler) Start(ctx context.Context) error {
 	s.mu.Lock()
 	problems := slices.Clone(s.problems)

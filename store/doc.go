@@ -77,7 +77,7 @@
 // The place tells the structure: d in due, r in due after a failure, w TICKET
 // in wait, q ENTRY in its stream, and s f c x ENTRY for the entry in the
 // history of the outcome. v marks an ID whose submission was overtaken; it has
-// no job and lasts 1 h.
+// no job and lasts 2 min.
 //
 // An entry of a queue's stream has i the ID, a the attempt as a number or as
 // ATTEMPT/FAILURES/LOSSES, j the job unless it is longer than 4096 bytes, and m
