@@ -48,10 +48,8 @@ const (
 )
 
 func newKeeper(in *instance, segment int) *keeper {
-	now := time.Now() // what can wait waits at first, too
-	return &keeper{
-		instance: in, segment: segment, hints: make(chan time.Time, 64), trimmed: now, swept: now, tended: now,
-	}
+	now := time.Now() // what is rare waits at first, too
+	return &keeper{instance: in, segment: segment, hints: make(chan time.Time, 64), swept: now, tended: now}
 }
 
 // hint tells that something is planned for an instant. Zero: look at once.
