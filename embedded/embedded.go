@@ -12,7 +12,8 @@
 // It is not a Redis to rely on. Data lives in memory and is gone after stop or a crash; other processes cannot
 // reach it, so it shows nothing of several instances on several machines; it is no Redis Cluster and refuses none
 // of what a cluster refuses; it has no memory limit, no persistence, no access control; and its speed says
-// nothing about that of Redis. Change the one line that opens the client when the first run is over.
+// nothing about that of Redis. Outside of a bubble a key can expire early, on a busy machine by some tenths of a
+// second: do not rely on a lock with a short lease here. Change the one line that opens the client when the first run is over.
 package embedded
 
 import (
