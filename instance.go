@@ -233,7 +233,7 @@ func (in *instance) shutdown(ctx context.Context) error {
 	}
 	farewell, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 	defer cancel()
-	in.abandonStuck(farewell)
+	in.abandonStuck()
 	unsettled := in.settler.stop(farewell)
 	in.stopKeeping()
 	if in.unlistenHints != nil {
@@ -270,7 +270,7 @@ func (in *instance) releaseUnread(ctx context.Context) {
 }
 
 // abandonStuck gives the jobs of handlers that ignore their contexts to others.
-func (in *instance) abandonStuck(_ context.Context) {
+func (in *instance) abandonStuck() {
 	for _, e := range in.running.abandon() {
 		if e.Unusable() {
 			continue // its quarantine is under way

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
+	"strings"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -21,19 +23,10 @@ func (f Filter) matches(j *Job) bool {
 	if f.Queue != "" && j.Spec.Queue != f.Queue || f.Name != "" && j.Spec.Name != f.Name {
 		return false
 	}
-	if f.Tag != "" && !contains(j.Spec.Tags, f.Tag) {
+	if f.Tag != "" && !slices.Contains(j.Spec.Tags, f.Tag) {
 		return false
 	}
-	return len(f.States) == 0 || contains(f.States, j.State)
-}
-
-func contains[T comparable](all []T, v T) bool {
-	for _, x := range all {
-		if x == v {
-			return true
-		}
-	}
-	return false
+	return len(f.States) == 0 || slices.Contains(f.States, j.State)
 }
 
 const pageSize = 100
@@ -91,7 +84,7 @@ func (s *Store) pages(ctx context.Context, segment int, f Filter) iter.Seq[pager
 	k := s.segments[segment]
 	wants := func(states ...State) bool {
 		for _, state := range states {
-			if len(f.States) == 0 || contains(f.States, state) {
+			if len(f.States) == 0 || slices.Contains(f.States, state) {
 				return true
 			}
 		}
@@ -382,25 +375,10 @@ func (v Server) TooOld() bool {
 }
 
 func infoField(info, name string) string {
-	for line := range splitLines(info) {
-		if len(line) > len(name) && line[:len(name)] == name && line[len(name)] == ':' {
-			return line[len(name)+1:]
+	for line := range strings.Lines(info) {
+		if value, ok := strings.CutPrefix(line, name+":"); ok {
+			return strings.TrimRight(value, "\r\n")
 		}
 	}
 	return ""
-}
-
-func splitLines(s string) iter.Seq[string] {
-	return func(yield func(string) bool) {
-		for len(s) > 0 {
-			end := 0
-			for end < len(s) && s[end] != '\r' && s[end] != '\n' {
-				end++
-			}
-			if end > 0 && !yield(s[:end]) {
-				return
-			}
-			s = s[min(end+1, len(s)):]
-		}
-	}
 }
