@@ -15,13 +15,24 @@ BENCH ?= .
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-12s %s\n", $$1, $$2 }'
 
+# The fault tests write their summary there, because go test hides what a package that passed printed.
+FAULTS_SUMMARY := $(CURDIR)/.faults-summary
+
 .PHONY: test
 test: ## all tests with the race detector
-	$(TEST)
+	FAULTS_SUMMARY=$(FAULTS_SUMMARY) $(TEST)
+	@cat $(FAULTS_SUMMARY)
 
 .PHONY: quick
 quick: ## all tests, without the race detector
-	go test ./...
+	FAULTS_SUMMARY=$(FAULTS_SUMMARY) go test ./...
+	@cat $(FAULTS_SUMMARY)
+
+.PHONY: faults
+faults: ## every fault test, the long ones too; FAULTS_SEED=n repeats a run
+	FAULTS=full FAULTS_SUMMARY=$(FAULTS_SUMMARY) go test -count=1 -timeout 40m -v ./faults
+	go test -count=1 -timeout 15m ./store -run "TestModel$$" -rapid.checks=500
+	@cat $(FAULTS_SUMMARY)
 
 .PHONY: lint
 lint: lint-tool ## gofmt, go vet, golangci-lint
@@ -40,8 +51,12 @@ fuzz: ## fuzz every target for FUZZTIME (10s)
 	@grep -rHoE --include='*_test.go' --exclude-dir=bench '^func Fuzz[A-Za-z0-9_]*' . | \
 	while IFS=: read -r file func; do \
 		name=$${func#func }; echo "$$name in $$(dirname "$$file")"; \
-		go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")" </dev/null || exit 1; \
+		go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x "$$(dirname "$$file")" </dev/null || exit 1; \
 	done
+
+.PHONY: mutants
+mutants: ## make 13 mistakes, one at a time; the tests have to find each
+	go run ./internal/mutants
 
 .PHONY: bench
 bench: ## latency benchmarks of the root package; BENCH=regexp selects

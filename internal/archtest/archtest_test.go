@@ -172,6 +172,9 @@ const (
 	unknown layer = "no layer (add the directory to layerOf, with the rules it has to keep)"
 )
 
+// rigs are the internal packages for tests whose names do not end in test.
+var rigs = []string{"audit", "faulthook", "faultnet", "mutants", "verify"}
+
 func layerOf(dir string) layer {
 	first, rest, _ := strings.Cut(dir, "/")
 	second, _, _ := strings.Cut(rest, "/")
@@ -184,7 +187,7 @@ func layerOf(dir string) layer {
 		return helper
 	case first == "examples":
 		return example
-	case first == "internal" && (strings.HasSuffix(second, "test") || second == "faultnet"):
+	case first == "faults", first == "internal" && (strings.HasSuffix(second, "test") || slices.Contains(rigs, second)):
 		return rig
 	case first == "internal":
 		return leaf

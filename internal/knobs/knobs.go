@@ -1,9 +1,11 @@
-// Package knobs carries settings that only carillontest turns: in virtual time
-// an idle instance must not wake every second.
+// Package knobs carries settings that only tests turn: in virtual time an idle
+// instance must not wake every second, and fault tests stand between the store
+// and Redis.
 package knobs
 
 import (
 	"context"
+	"sync"
 	"time"
 )
 
@@ -26,4 +28,18 @@ func With(ctx context.Context, k Knobs) context.Context {
 func From(ctx context.Context) Knobs {
 	k, _ := ctx.Value(key{}).(Knobs)
 	return k
+}
+
+// hooks maps a client to what stands between it and Redis.
+var hooks sync.Map
+
+// Hook sets go-redis hooks for every client that is made from this one. It is
+// called before New.
+func Hook(client any, h ...any) { hooks.Store(client, h) }
+
+// HooksOf returns what Hook set.
+func HooksOf(client any) []any {
+	h, _ := hooks.Load(client)
+	all, _ := h.([]any)
+	return all
 }

@@ -22,38 +22,43 @@ type Cluster struct {
 	nodes []*Server
 }
 
-// NewCluster starts a cluster for the test t.
-func NewCluster(t testing.TB) *Cluster {
+// NewCluster starts a cluster for the test t. conf is for every node, as in
+// Single.
+func NewCluster(t testing.TB, conf ...string) *Cluster {
 	t.Helper()
-	return own(t, startCluster)
+	return own(t, func(dir string) (*Cluster, error) { return startCluster(dir, conf...) })
 }
 
 // SharedCluster returns the one cluster which all tests of the binary share.
 // A test which kills one of its nodes calls Heal afterwards.
 func SharedCluster(t testing.TB) *Cluster {
 	t.Helper()
-	return sharedCluster.get(t, startCluster)
+	return sharedCluster.get(t, func(dir string) (*Cluster, error) { return startCluster(dir) })
 }
 
 var sharedCluster shared[*Cluster]
 
-func startCluster(dir string) (*Cluster, error) {
+func startCluster(dir string, conf ...string) (*Cluster, error) {
 	nodes, err := startAll(2*masters, dir, "node", func(dir string) (*Server, error) {
-		return startServer(dir,
-			"cluster-enabled yes",
-			"cluster-node-timeout 2000",
-			"cluster-announce-ip "+host,
-		)
+		return startNode(dir, conf)
 	})
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{nodes}
+	c := &Cluster{nodes: nodes}
 	if err := c.form(); err != nil {
 		c.stop()
 		return nil, err
 	}
 	return c, nil
+}
+
+func startNode(dir string, conf []string) (*Server, error) {
+	return startServer(dir, append([]string{
+		"cluster-enabled yes",
+		"cluster-node-timeout 2000",
+		"cluster-announce-ip " + host,
+	}, conf...)...)
 }
 
 // form makes a cluster of single nodes: the first half become masters.

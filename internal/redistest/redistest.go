@@ -22,8 +22,11 @@ package redistest
 
 import (
 	"crypto/rand"
+	"flag"
+	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -49,7 +52,16 @@ func Wrap(m goleak.TestingM) goleak.TestingM {
 // IgnoreLeaks makes goleak overlook the goroutines which wait for running
 // servers. Only a check which runs before the servers stop needs it.
 func IgnoreLeaks() goleak.Option {
-	return goleak.IgnoreAnyFunction("github.com/carillon-go/carillon/internal/redistest.(*process).run")
+	return goleak.IgnoreAnyFunction("github.com/carillon-go/carillon/internal/proctest.(*Process).run")
+}
+
+// SideBySide lets n tests run at a time, unless -parallel says how many: tests
+// that wait for servers and leases leave the processors idle. TestMain calls it.
+func SideBySide(n int) {
+	flag.Parse()
+	if p := flag.Lookup("test.parallel"); p.Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
+		_ = p.Value.Set(strconv.Itoa(n)) // a number is what it takes
+	}
 }
 
 // Namespace returns a short name of lower-case letters and digits which no
@@ -160,6 +172,12 @@ func (r *runner) Run() int {
 	defer ends.Unlock()
 	for _, end := range ends.all {
 		end()
+	}
+	denials.Lock()
+	defer denials.Unlock()
+	for _, d := range denials.all {
+		fmt.Fprintln(os.Stderr, "FAIL: a limited client was denied:", d)
+		code = 1
 	}
 	// A closed client of a dead server sleeps up to a second before it notices,
 	// which is longer than goleak waits.

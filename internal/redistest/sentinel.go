@@ -25,22 +25,23 @@ type Sentinel struct {
 	sentinels []*Server
 }
 
-// NewSentinel starts a primary, its replicas and sentinels for the test t.
-func NewSentinel(t testing.TB) *Sentinel {
+// NewSentinel starts a primary, its replicas and sentinels for the test t. conf
+// is for the primary and the replicas, as in Single.
+func NewSentinel(t testing.TB, conf ...string) *Sentinel {
 	t.Helper()
-	return own(t, startSentinel)
+	return own(t, func(dir string) (*Sentinel, error) { return startSentinel(dir, conf...) })
 }
 
 // SharedSentinel returns the one Sentinel which all tests of the binary share.
 // A test which kills one of its servers calls Heal afterwards.
 func SharedSentinel(t testing.TB) *Sentinel {
 	t.Helper()
-	return sharedSentinel.get(t, startSentinel)
+	return sharedSentinel.get(t, func(dir string) (*Sentinel, error) { return startSentinel(dir) })
 }
 
 var sharedSentinel shared[*Sentinel]
 
-func startSentinel(dir string) (_ *Sentinel, err error) {
+func startSentinel(dir string, conf ...string) (_ *Sentinel, err error) {
 	s := &Sentinel{}
 	defer func() {
 		if err != nil {
@@ -48,14 +49,14 @@ func startSentinel(dir string) (_ *Sentinel, err error) {
 		}
 	}()
 	if s.servers, err = startAll(1, dir, "primary", func(dir string) (*Server, error) {
-		return startServer(dir)
+		return startServer(dir, conf...)
 	}); err != nil {
 		return nil, err
 	}
 	primary := s.servers[0]
 	ip, port := primary.hostPort()
 	followers, err := startAll(replicas, dir, "replica", func(dir string) (*Server, error) {
-		return startServer(dir, fmt.Sprintf("replicaof %s %s", ip, port))
+		return startServer(dir, append([]string{fmt.Sprintf("replicaof %s %s", ip, port)}, conf...)...)
 	})
 	if err != nil {
 		return nil, err
@@ -211,7 +212,7 @@ func (s *Sentinel) sees(sentinel, primary *Server) error {
 func (s *Sentinel) primary() (*Server, error) {
 	var p *Server
 	for _, sentinel := range s.sentinels {
-		if sentinel.process().exited() {
+		if sentinel.process().Exited() {
 			continue
 		}
 		var addr string

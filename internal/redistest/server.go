@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -14,6 +15,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"github.com/carillon-go/carillon/internal/proctest"
 )
 
 const (
@@ -31,7 +34,7 @@ type Server struct {
 	args []string
 
 	mu   sync.Mutex
-	proc *process
+	proc *proctest.Process
 }
 
 // Single starts a server for the test t. It persists nothing unless conf,
@@ -55,6 +58,7 @@ func startServer(dir string, conf ...string) (*Server, error) {
 		"appendonly no",
 		"repl-diskless-sync-delay 0", // or a replica waits 5 s for company
 		"repl-ping-replica-period 1", // or a cluster hides new replicas for 10 s
+		limitedLine(),
 	}, conf...)
 	return start(dir, conf)
 }
@@ -124,7 +128,7 @@ func (s *Server) Client(t testing.TB) *redis.Client {
 // and nothing answers. It is frozen when Pause returns.
 func (s *Server) Pause(t testing.TB) {
 	t.Helper()
-	if err := s.process().pause(); err != nil {
+	if err := s.process().Freeze(); err != nil {
 		t.Fatalf("pause %s: %v", s.addr, err)
 	}
 }
@@ -132,14 +136,14 @@ func (s *Server) Pause(t testing.TB) {
 // Resume ends Pause.
 func (s *Server) Resume(t testing.TB) {
 	t.Helper()
-	if err := s.process().resume(); err != nil {
+	if err := s.process().Thaw(); err != nil {
 		t.Fatalf("resume %s: %v", s.addr, err)
 	}
 }
 
 // Kill ends the server at once, as kill -9 does, and waits until it is gone.
 func (s *Server) Kill() {
-	s.process().kill()
+	s.process().Kill()
 }
 
 // Restart kills the server if it runs and starts it again with the same
@@ -154,13 +158,15 @@ func (s *Server) Restart(t testing.TB) {
 
 // launch starts the process and waits until it answers.
 func (s *Server) launch() error {
-	p, err := launch(s.dir, s.args)
+	cmd := exec.Command("redis-server", s.args...)
+	cmd.Dir = s.dir
+	p, err := proctest.Launch(cmd, filepath.Join(s.dir, "redis.log"))
 	if err != nil {
 		return err
 	}
 	if err := s.ready(p); err != nil {
-		p.kill()
-		return fmt.Errorf("redis-server at %s did not start: %w\n%s", s.addr, err, p.log())
+		p.Kill()
+		return fmt.Errorf("redis-server at %s did not start: %w\n%s", s.addr, err, p.Log())
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -168,10 +174,10 @@ func (s *Server) launch() error {
 	return nil
 }
 
-func (s *Server) ready(p *process) error {
+func (s *Server) ready(p *proctest.Process) error {
 	var exited bool
 	err := poll(patience, func() error {
-		if exited = p.exited(); exited {
+		if exited = p.Exited(); exited {
 			return nil
 		}
 		// go-redis logs each failed dial, and the first ones always fail.
@@ -186,7 +192,7 @@ func (s *Server) ready(p *process) error {
 			}
 			// Another server may have been quicker to take the port.
 			info, err := c.Info(ctx, "server").Result()
-			if err == nil && !strings.Contains(info, fmt.Sprintf("process_id:%d\r\n", p.pid())) {
+			if err == nil && !strings.Contains(info, fmt.Sprintf("process_id:%d\r\n", p.PID())) {
 				err = errors.New("another process answers")
 			}
 			return err
@@ -226,7 +232,7 @@ func (s *Server) linked(primary string) error {
 
 // replication tells whether the server reports all those fields.
 func (s *Server) replication(fields ...string) error {
-	if s.process().exited() {
+	if s.process().Exited() {
 		return fmt.Errorf("%s is dead", s.addr)
 	}
 	return s.ask(func(ctx context.Context, c *redis.Client) error {
@@ -243,13 +249,14 @@ func (s *Server) replication(fields ...string) error {
 	})
 }
 
-func (s *Server) process() *process {
+func (s *Server) process() *proctest.Process {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.proc
 }
 
 func (s *Server) stop() {
+	s.noteDenials()
 	s.Kill()
 }
 
@@ -282,7 +289,7 @@ func startAll(n int, dir, name string, start func(dir string) (*Server, error)) 
 // restartDead starts those servers again which do not run.
 func restartDead(servers []*Server) error {
 	return each(servers, func(_ int, s *Server) error {
-		if !s.process().exited() {
+		if !s.process().Exited() {
 			return nil
 		}
 		return s.launch()

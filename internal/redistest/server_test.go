@@ -60,7 +60,7 @@ func TestServerDiesWhilePaused(t *testing.T) {
 	s := Single(t)
 	s.Pause(t)
 	s.Kill()
-	require.Error(t, s.process().pause())
+	require.Error(t, s.process().Freeze())
 	s.Restart(t)
 	require.NoError(t, s.Client(t).Ping(t.Context()).Err())
 }
@@ -97,7 +97,7 @@ func TestServerOutlivesOtherThreads(t *testing.T) {
 		}
 		ended.Wait()
 	}
-	require.Never(t, s.process().exited, 100*time.Millisecond, 10*time.Millisecond)
+	require.Never(t, s.process().Exited, 100*time.Millisecond, 10*time.Millisecond)
 }
 
 func TestStartAllStartsAllOrNone(t *testing.T) {
@@ -112,5 +112,5 @@ func TestStartAllStartsAllOrNone(t *testing.T) {
 		return first, err
 	})
 	require.EqualError(t, err, "no")
-	assert.True(t, first.process().exited())
+	assert.True(t, first.process().Exited())
 }

@@ -1,4 +1,4 @@
-package redistest
+package proctest
 
 import (
 	"bytes"
@@ -6,14 +6,17 @@ import (
 	"fmt"
 	"os"
 	"syscall"
+	"time"
+	"unsafe"
 )
 
 const (
 	sigStop = syscall.SIGSTOP
 	sigCont = syscall.SIGCONT
+	sigTerm = syscall.SIGTERM
 )
 
-// procAttr makes the kernel kill the server when the test binary dies, even
+// procAttr makes the kernel kill the process when the test binary dies, even
 // when that is killed and cannot clean up.
 func procAttr() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -26,4 +29,13 @@ func frozen(pid int) error {
 		err = errors.New("it still runs")
 	}
 	return err
+}
+
+// Uptime is a clock that all processes of the machine share and nobody sets.
+func Uptime() time.Duration {
+	const monotonic = 1
+	var now syscall.Timespec
+	// The arguments are always good, so it cannot fail.
+	_, _, _ = syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, monotonic, uintptr(unsafe.Pointer(&now)), 0)
+	return time.Duration(now.Nano())
 }

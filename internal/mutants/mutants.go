@@ -1,0 +1,116 @@
+package main
+
+// mutant is one mistake, and the tests that have to find it.
+type mutant struct {
+	name  string
+	edits []edit
+	pkg   string // of the tests, relative to the module
+	run   string // which tests, as for go test -run
+}
+
+// edit replaces a text that occurs once in a file.
+type edit struct{ file, old, new string }
+
+// mutants are the mistakes that job queues on Redis were found to make, made in
+// this one.
+var mutants = []mutant{
+	{
+		name: "settle ignores the token",
+		edits: []edit{
+			{"store/lua/settle.lua", "if acked ~= 1 and not bereft then", "if false then"},
+			{"store/lua/settle.lua", "if job[1] ~= 'q' .. token then return 0 end", ""},
+		},
+		pkg: ".", run: "TestLostWorker/cannot_settle_the_job_that_moved_on",
+	},
+	{
+		name: "a token is the one before plus one",
+		edits: []edit{
+			{"store/lua/lib/mutex.lua", "if previous >= token then token = previous + 1 end", "token = previous + 1"},
+		},
+		pkg: "./store", run: "TestTokensGrowThoughTheLastOneIsLost",
+	},
+	{
+		name: "an entry is acknowledged before its job runs",
+		edits: []edit{
+			{"store/lua/fetch.lua", "'COUNT', count, 'STREAMS'", "'COUNT', count, 'NOACK', 'STREAMS'"},
+		},
+		pkg: "./store", run: "TestWhoLeavesKeepsWhatIsPending",
+	},
+	{
+		name: "an entry is deleted before it is acknowledged",
+		edits: []edit{
+			{
+				"store/lua/fetch.lua", "  return #got[1][2]\n",
+				"  for _, e in ipairs(got[1][2]) do call('XDEL', streams[index], e[1]) end\n  return #got[1][2]\n",
+			},
+		},
+		pkg: "./store", run: "TestWhoLeavesKeepsWhatIsPending",
+	},
+	{
+		name: "a job is stored again under the same ID",
+		edits: []edit{
+			{"store/lua/lib/accept.lua", "if known[1] then return known[1] == spec and '=' or '!' end", ""},
+			{"store/lua/lib/accept.lua", "if known[2] and known[2] ~= 'v' then return '!' end", ""},
+		},
+		pkg: "./store", run: "TestActs",
+	},
+	{
+		name: "a consumer is deleted while entries are pending",
+		edits: []edit{
+			{"store/lua/leave.lua", "if first[1] then", "if false then"},
+		},
+		pkg: "./store", run: "TestWhoLeavesKeepsWhatIsPending",
+	},
+	{
+		name: "a lease has no time to live",
+		edits: []edit{
+			{"store/lua/lease_acquire.lua", "'NX', 'PX', ttl)", "'NX')"},
+		},
+		pkg: ".", run: "TestLock/goes_over_when_its_holder_dies/^redis$",
+	},
+	{
+		name: "the local clock tells when a job is due",
+		edits: []edit{
+			{"store/submit.go", "start = -ceilMillis(spec.Delay)", "start = time.Now().UnixMilli() + ceilMillis(spec.Delay)"},
+		},
+		pkg: "./store", run: "TestRedisTimeDecides",
+	},
+	{
+		name: "EVALSHA in a pipeline has no fallback",
+		edits: []edit{
+			{"store/scripts.go", `if hasReply(errs[i], "NOSCRIPT") {`, "if false {"},
+		},
+		pkg: "./store", run: "TestScriptFlushUnderLoad",
+	},
+	{
+		name: "settle is refused when Redis is out of memory",
+		edits: []edit{
+			{"store/lua/settle.lua", "  local acked = try('XACK'", "  call('ZADD', due, 'XX', 0, '')\n  local acked = try('XACK'"},
+		},
+		pkg: "./store", run: "TestOutOfMemory",
+	},
+	{
+		name: "an outage counts as the death of everybody",
+		edits: []edit{
+			{"keeper.go", "if !k.grace.over() {", "if false {"},
+		},
+		pkg: ".", run: "TestAnOutageIsNobodysDeath",
+	},
+	{
+		name: "the ID of a tick's job is random",
+		edits: []edit{
+			{
+				"store/schedule.go", `fmt.Sprintf("%s~%d~%d", sched.Name, sched.Generation, sched.Next.UnixMilli())`,
+				"NewID()",
+			},
+		},
+		pkg: "./store", run: "TestATickThatIsForgottenHasTheSameJob",
+	},
+	{
+		name: "a job is retried for ever",
+		edits: []edit{
+			{"worker.go", "if e.Failures+1 >= policy.attempts() {", "if e.Failures+1 < 0 {"},
+		},
+		pkg: ".", run: "TestRetry$/MaxAttempts/^redis$",
+	},
+}
