@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/carillon-go/carillon/internal/knobs"
 	"github.com/carillon-go/carillon/internal/redistest"
 )
 
@@ -135,11 +136,11 @@ var acts = []act{
 				s.ok(err)
 			}
 			s.ok(w.settle(e, outcomes[e.ID], delay(time.Hour), func(o *Settlement) { o.Result = []byte(`"done"`) }))
-			other := Fail
-			if e.ID == "f" {
-				other = Succeed
+			for _, other := range []Outcome{Succeed, Fail, Retry, Snooze, Decline, Expire} {
+				if other != outcomes[e.ID] {
+					assert.ErrorIs(s.t, w.settle(e, other), ErrFenced, "another outcome of %s: %c", e.ID, other)
+				}
 			}
-			assert.ErrorIs(s.t, w.settle(e, other), ErrFenced, "another outcome of %s", e.ID)
 		}
 		for id, want := range map[string]State{
 			"s": Succeeded, "f": Failed, "c": Cancelled, "x": Expired, "r": Retrying, "z": Scheduled, "b": Queued,
@@ -312,6 +313,31 @@ var acts = []act{
 		s.ok(Distinct(errs))
 		assert.Equal(s.t, []int{0}, pulse.Dead)
 	}},
+	{"foreign hands", 1, func(s *stage) {
+		s.submit("vanished", mutexed)
+		s.submit("behind")
+		s.submit("stays")
+		w := work(s.t, s.Store, "worker")
+		stays := w.take(3)[1]
+		stream := s.segments[0].stream(DefaultQueue, DefaultPriority)
+		s.ok(s.rdb.XDel(s.ctx, stream, s.rdb.XRange(s.ctx, stream, "-", "+").Val()[0].ID).Err())
+		s.ok(s.rdb.XGroupDelConsumer(s.ctx, stream, group, "worker").Err())
+		s.ok(w.settle(stays, Succeed))
+		again := audited(s.t, s.Store)
+		assert.True(s.t, again == 2 || s.twice)
+		for _, e := range w.take(2) {
+			s.ok(w.settle(e, Succeed))
+		}
+		assert.Zero(s.t, audited(s.t, s.Store))
+	}},
+	{"replicas", 1, func(s *stage) {
+		s.replicaWait = time.Millisecond
+		s.options.WaitReplicas = 9 // more than anybody has
+		_, errs := s.Submit(s.ctx, []NewJob{{ID: "a", Spec: job()}})
+		assert.ErrorIs(s.t, errs[0], ErrUncertain)
+		s.options.WaitReplicas = 0
+		s.is("a", Queued)
+	}},
 	{"leases", 1, func(s *stage) {
 		l, _, err := s.Acquire(s.ctx, "x", "me", time.Minute)
 		s.ok(err)
@@ -329,10 +355,10 @@ var acts = []act{
 	{"schedules", 1, func(s *stage) {
 		soon := time.UnixMilli(1000)
 		for _, name := range []string{"fires", "last", "parked", "dropped"} {
-			_, _, err := s.PutSchedule(s.ctx, name, []byte("definition"), soon)
+			_, _, err := s.PutSchedule(s.ctx, name, []byte("definition"), nil, soon)
 			s.ok(err)
 		}
-		_, changed, err := s.PutSchedule(s.ctx, "parked", []byte("definition"), soon)
+		_, changed, err := s.PutSchedule(s.ctx, "parked", []byte("definition"), nil, soon)
 		s.ok(err)
 		assert.False(s.t, changed)
 		_, err = s.ParkSchedule(s.ctx, "parked", []byte("definition"), "because")
@@ -346,11 +372,11 @@ var acts = []act{
 			if d.Name == "fires" {
 				next = time.UnixMilli(2000)
 			}
-			id, fired, err := s.Fire(s.ctx, d, next, job(func(j *Spec) { j.Schedule, j.Tick = d.Name, d.Next }))
+			id, fired, err := s.Fire(s.ctx, d, next, job(func(j *Spec) { j.Schedule, j.Tick = d.Name, d.Next }), nil)
 			s.ok(err)
 			assert.True(s.t, fired || s.twice)
 			s.is(id, Queued)
-			_, fired, err = s.Fire(s.ctx, d, next, job())
+			_, fired, err = s.Fire(s.ctx, d, next, job(), nil)
 			s.ok(err)
 			assert.False(s.t, fired, "one tick, one job")
 		}
@@ -381,13 +407,13 @@ var acts = []act{
 			err := s.Tend(s.ctx, i)
 			s.ok(err)
 		}
-		_, _, err := s.PutSchedule(s.ctx, "relays", []byte("definition"), time.UnixMilli(1000))
+		_, _, err := s.PutSchedule(s.ctx, "relays", []byte("definition"), nil, time.UnixMilli(1000))
 		s.ok(err)
 		home := s.scheduleSegment("relays")
 		require.NotEqual(s.t, home, hashSegment("door", 5))
 		due, err := s.DueSchedules(s.ctx, home, 0, 10, time.Now())
 		s.ok(err)
-		id, _, err := s.Fire(s.ctx, due[0], time.Time{}, job(mutexed))
+		id, _, err := s.Fire(s.ctx, due[0], time.Time{}, job(mutexed), nil)
 		s.ok(err)
 		s.ok(s.Relay(s.ctx, home))
 		s.is(id, Waiting)
@@ -395,19 +421,20 @@ var acts = []act{
 }
 
 // played runs all acts and returns what each left in Redis.
-func played(t *testing.T, rdb redis.UniversalClient, hooks []redis.Hook, twice bool) map[string]string {
+func played(t *testing.T, rdb redis.UniversalClient, hooks []any, twice bool) map[string]string {
 	t.Helper()
 	return playedBy(t, rdb, rdb, hooks, twice)
 }
 
 // playedBy is played with a client for the store and another one for the test.
-func playedBy(t *testing.T, rdb, client redis.UniversalClient, hooks []redis.Hook, twice bool) map[string]string {
+func playedBy(t *testing.T, rdb, client redis.UniversalClient, hooks []any, twice bool) map[string]string {
 	t.Helper()
 	left := map[string]string{}
 	for _, a := range acts {
 		t.Run(a.name, func(t *testing.T) {
 			ns := redistest.Namespace(t)
-			s := open(t, client, Options{Namespace: ns, Segments: a.segments, Hooks: hooks})
+			knobs.Hook(client, hooks...)
+			s := open(t, client, Options{Namespace: ns, Segments: a.segments})
 			a.play(&stage{Store: s, t: t, ctx: t.Context(), rdb: rdb, twice: twice})
 			if _, single := rdb.(*redis.Client); single {
 				left[a.name] = dump(t, rdb, ns)

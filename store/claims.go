@@ -137,30 +137,56 @@ func (s *Store) submitClaimed(ctx context.Context, it *submission) {
 		if holder == "" && it.err == nil {
 			s.submitBatch(ctx, []*submission{it})
 		}
-		if holder != "" {
-			it.receipt = Receipt{ID: holder, Duplicate: true}
-		}
-		if it.err == nil && it.receipt.ID == it.id {
+		if holder == "" && it.err == nil && it.receipt.ID == it.id {
 			if !it.receipt.Duplicate {
 				s.extendClaims(ctx, it)
 			}
 			return
 		}
+		if holder != "" {
+			it.receipt, it.err = s.refuse(ctx, it.id, holder)
+		}
 		if errors.Is(it.err, ErrUncertain) {
 			return // the claims lapse, or are tended by the job's segment
 		}
-		for _, c := range taken { // not stored: give back what was taken
-			_ = s.unclaim(ctx, it, c)
-		}
+		s.giveBack(ctx, it, taken)
 		if !it.again {
 			return
 		}
 		if it.made { // the ID that was given up is spent
 			it.id = s.inSegment(NewID(), it.segment)
-			it.receipt.ID = it.id
+			it.named()
 		}
 	}
 	it.err = fmt.Errorf("claim: %w: a concurrent submission took the ID's place; try again", ErrUnavailable)
+}
+
+// refuse tells whose the unique key is. When that is a job of the same ID, the
+// two have other content, for equal ones live in one segment.
+func (s *Store) refuse(ctx context.Context, id, holder string) (Receipt, error) {
+	if holder == id {
+		if _, err := s.Get(ctx, id); err == nil {
+			return Receipt{ID: id}, fmt.Errorf("%w: %s", ErrConflict, clip(id, 64))
+		}
+	}
+	return Receipt{ID: holder, Duplicate: true}, nil
+}
+
+// giveBack returns the claims of a submission that was refused, except those
+// that are by right the stored job's which has the same ID.
+func (s *Store) giveBack(ctx context.Context, it *submission, taken []foreignClaim) {
+	if len(taken) == 0 {
+		return
+	}
+	stored, err := s.load(ctx, it.segment, it.id)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return // nobody knows; what is nobody's lapses
+	}
+	for _, c := range taken {
+		if stored == nil || c.kind == 'u' && stored.Spec.Unique != c.name {
+			_ = s.unclaim(ctx, it, c)
+		}
+	}
 }
 
 // extendClaims notes in a unique key's claim how long it outlives its job. The
@@ -217,6 +243,8 @@ func (s *Store) claim(ctx context.Context, it *submission, c foreignClaim, until
 		switch {
 		case held == "":
 			return "", nil
+		case held[0] == '=':
+			return s.heldAgain(ctx, it, millis(held[1:]))
 		case held == "!":
 			return "", fmt.Errorf("%w: %s", ErrConflict, clip(it.id, 64))
 		case c.kind == 'u' && !strings.HasPrefix(held, foreignMark):
@@ -242,6 +270,25 @@ func (s *Store) claim(ctx context.Context, it *submission, c foreignClaim, until
 		replace = held
 	}
 	return "", fmt.Errorf("claim: %w: the key changes hands all the time", ErrUnavailable)
+}
+
+// heldAgain answers for a claim that names the job already. If it outlives a job
+// whose record is forgotten, the job that is submitted now is a second one.
+func (s *Store) heldAgain(ctx context.Context, it *submission, until time.Time) (holder string, err error) {
+	if until.UnixMilli() == 0 {
+		return "", nil
+	}
+	now, err := s.Now(ctx)
+	if err != nil || !until.After(now) {
+		return "", err
+	}
+	place, err := read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) (string, error) {
+		return rdb.HGet(ctx, s.segments[it.segment].record(it.id), "p").Result()
+	})
+	if err == nil && stateOf(place) == "" {
+		holder = it.id
+	}
+	return holder, err
 }
 
 func (s *Store) unclaim(ctx context.Context, it *submission, c foreignClaim) error {
@@ -322,6 +369,7 @@ const tendBatch = 100
 // Tend renews the claims of jobs that live and gives back those of jobs that
 // are done.
 func (s *Store) Tend(ctx context.Context, segment int) error {
+	ctx = unpromised(ctx)
 	k := s.segments[segment]
 	for {
 		now, err := s.Now(ctx)
@@ -334,7 +382,7 @@ func (s *Store) Tend(ctx context.Context, segment int) error {
 			}).Result()
 		})
 		if err != nil {
-			return err
+			return s.passedOver(err)
 		}
 		for _, m := range members {
 			if err := s.tendOne(ctx, segment, m, now); err != nil {

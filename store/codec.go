@@ -278,8 +278,8 @@ func (f *fields) num(tag uint64, v int64) {
 func (f *fields) dur(tag uint64, d time.Duration) { f.num(tag, int64(d)) }
 
 func (f *fields) time(tag uint64, t time.Time) {
-	if !t.IsZero() {
-		f.num(tag, t.UnixMilli())
+	if !t.IsZero() { // the epoch is a time, too
+		f.bytes(tag, binary.AppendVarint(nil, t.UnixMilli()))
 	}
 }
 

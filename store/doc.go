@@ -35,6 +35,8 @@
 //	m:MUTEX    hash         h holder, t last token, n last ticket         TTL 1 h once free with nobody waiting
 //	u:KEY      string       ID of the job that holds the unique key       end of the job; TTL to the end of Unique.For
 //	t:TAG      set          IDs of unfinished jobs with the tag           end of the jobs
+//	taken      hash         how many entries left each stream by our hand, nothing
+//	                        by its key: see audit.lua
 //	cancels    hash         running jobs to be cancelled, by ID           settle, reclaim
 //	h:s h:f    stream       one entry for each job that succeeded,        TTL = age of the retention; trim by count
 //	h:c h:x                 failed, was cancelled, expired
@@ -46,18 +48,20 @@
 //	s:NAME     hash         schedule: d definition, g generation,         schedule_drop
 //	                        n next tick, l last tick, e why parked
 //	plan       sorted set   names of schedules, score = next tick in ms   fire, schedule_drop, schedule_park
-//	relay      hash         fired jobs on their way to other segments     Relay
+//	relay      hash         fired jobs that are still to be submitted     Relay
 //	l:ID       string       claim: where the job with this ID is          TTL 48 h, renewed hourly while known
 //	u:KEY      string       claim of a job in another segment             TTL 48 h, renewed hourly while it holds
 //	tend       sorted set   claims to renew, score = when in ms           Tend
 //	k:NAME     string       lease: owner and token                        TTL = the lease
+//	mark       string       nothing: see mark.lua                         the script that writes it
 //	kt:NAME    string       last token of a lease                         TTL 24 h after the last holder took it
 //
 // A claim is the character U+0001 and then SEGMENT:PERIOD:ID, the period of
 // Unique.For in ms.
 //
 // The keys that nothing removes are bounded by the number of queues: four
-// streams for each queue and segment, one member of queues. Do not put user or
+// streams for each queue and segment, with their counts in taken, one member of
+// queues. Do not put user or
 // order numbers into queue names.
 //
 // Channels: ctl (to all instances), in:AWAITER (an awaited job is final),
@@ -100,21 +104,8 @@
 //
 // # What Redis must allow
 //
-// Version 6.2 or newer. A user that is limited by an ACL needs the keys
-// ~{NAMESPACE:*, the channels &{NAMESPACE:*, and (tried on Redis 7.0, not yet
-// held by a test)
-//
-//	+eval +evalsha +time +ping +hello +auth +select +publish +subscribe +unsubscribe
-//	+get +set +del +exists +type +pttl +pexpire +pexpireat +persist
-//	+hget +hmget +hgetall +hkeys +hset +hsetnx +hincrby +hdel
-//	+sadd +srem +scard +smembers +sscan
-//	+zadd +zrem +zscore +zcard +zrange +zrangebyscore +zrangebylex
-//	+xadd +xdel +xlen +xrange +xrevrange +xread +xreadgroup +xack +xpending +xtrim
-//	+xgroup|create +xgroup|delconsumer +xinfo|consumers
-//
-// and on Redis Cluster +cluster|slots +cluster|shards +command. The checks at
-// start also use INFO and CONFIG GET maxmemory-policy, and do without them when
-// they are denied. Before Redis 7, an ACL names XGROUP and XINFO without the
-// subcommand. A command that is missing from this list stops a script half way,
-// so grant all of them.
+// Version 6.2 or newer. docs/operations.md has the rights that a limited user
+// needs; every test of this package runs with them. A script that is denied a
+// command stops half way, so all of them have to be granted. The checks at start
+// also use INFO and CONFIG GET, and do without them when they are denied.
 package store

@@ -27,6 +27,9 @@ var (
 	ErrUnavailable = errors.New("redis is unavailable; nothing was done")
 	// ErrFull comes with ErrUnavailable.
 	ErrFull = errors.New("redis is out of memory (maxmemory)")
+	// ErrDenied comes with ErrUnavailable or ErrUncertain: a password, a
+	// permission or a certificate is wrong, on either side.
+	ErrDenied = errors.New("redis denies access or is not trusted")
 	// ErrUncertain: the connection failed after the command may have been sent.
 	ErrUncertain = errors.New("redis did not answer; it may have been done")
 	// ErrState: the job's state does not allow the operation.
@@ -56,7 +59,14 @@ var laterReplies = []string{
 func judge(err error) verdict {
 	var reply redis.Error
 	var op *net.OpError
+	var dial *dialError
 	switch {
+	case errors.Is(err, ErrReplicas):
+		return final // it has waited already
+	case elsewhere(err):
+		return later
+	case errors.As(err, &dial), refusesCertificate(err):
+		return notSent
 	case errors.Is(err, redis.ErrPoolTimeout), errors.Is(err, redis.ErrClosed), errors.Is(err, redis.ErrPoolExhausted):
 		return notSent
 	case errors.As(err, &reply):
@@ -82,6 +92,14 @@ func judge(err error) verdict {
 	return unknown
 }
 
+// elsewhere reports whether a node of a cluster said that the slot is not, or not
+// only, its own. Nothing was done.
+func elsewhere(err error) bool {
+	_, moved := redis.IsMovedError(err)
+	_, ask := redis.IsAskError(err)
+	return moved || ask
+}
+
 // hasReply looks for a server's error code. Errors from within a script carry
 // it somewhere in the text, depending on the server's release.
 func hasReply(err error, code string) bool {
@@ -92,25 +110,55 @@ func hasReply(err error, code string) bool {
 // classify wraps err with the sentinel that tells whether the command may have
 // been executed. sent is true when an earlier try may have been.
 func classify(err error, sent bool) error {
-	v := judge(err)
+	v, denied := judge(err), shutOut(err)
+	if denied {
+		err = fmt.Errorf("%w: %w", ErrDenied, err)
+	}
 	switch {
 	case v == unknown || sent:
 		return fmt.Errorf("%w: %w", ErrUncertain, err)
-	case v == later || v == notSent:
+	case v == later || v == notSent || denied:
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	case hasReply(err, "OOM"):
 		return fmt.Errorf("%w: %w: %w", ErrUnavailable, ErrFull, err)
-	case hasReply(err, "NOAUTH"), hasReply(err, "WRONGPASS"), hasReply(err, "NOPERM"):
-		return fmt.Errorf("%w: redis denies access: %w", ErrUnavailable, err)
 	case hasReply(err, "WRONGTYPE"):
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	return err
 }
 
+// dialError is an error of making a connection, of which the handshake of TLS is
+// a part; go-redis passes it on as it is. Nothing was sent.
+type dialError struct {
+	addr string
+	err  error
+}
+
+func (e *dialError) Error() string { return fmt.Sprintf("dial %s: %v", e.addr, e.err) }
+func (e *dialError) Unwrap() error { return e.err }
+
+// shutOut tells errors that waiting does not mend from those of an outage.
+func shutOut(err error) bool {
+	if hasReply(err, "NOAUTH") || hasReply(err, "WRONGPASS") || hasReply(err, "NOPERM") {
+		return true
+	}
+	var dial *dialError // crypto/tls has few types of errors, but a prefix for all
+	return refusesCertificate(err) || errors.As(err, &dial) && strings.Contains(dial.err.Error(), "tls: ")
+}
+
+// refusesCertificate tells that the server did not like ours. With TLS 1.3 it
+// says so only after the dial, in place of the first reply.
+func refusesCertificate(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "remote error" && strings.Contains(op.Err.Error(), "certificate")
+}
+
 // surelyNot reports an error of a command that prepares another one. Whatever
 // became of the first, the other was not sent.
 func surelyNot(what string, err error) error {
+	if errors.Is(err, ErrUncertain) && errors.Is(err, ErrDenied) {
+		return fmt.Errorf("%s: %w: %w: %v", what, ErrUnavailable, ErrDenied, err) //nolint:errorlint // as below
+	}
 	if errors.Is(err, ErrUncertain) {
 		return fmt.Errorf("%s: %w: %v", what, ErrUnavailable, err) //nolint:errorlint // it must not be ErrUncertain any more
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -55,6 +56,10 @@ func TestJudgeAndClassify(t *testing.T) {
 		"pool exhausted":      {redis.ErrPoolTimeout, notSent, ErrUnavailable},
 		"closed client":       {redis.ErrClosed, notSent, ErrUnavailable},
 		"no sentinel":         {errors.New("redis: all sentinels specified in configuration are unreachable"), notSent, ErrUnavailable},
+		"not trusted":         {&dialError{"h:1", errors.New("tls: failed to verify certificate")}, notSent, ErrUnavailable},
+		"handshake broken":    {&dialError{"h:1", io.EOF}, notSent, ErrUnavailable},
+		"not trusted by it":   {&net.OpError{Op: "remote error", Err: errors.New("tls: certificate required")}, notSent, ErrUnavailable},
+		"another alert":       {&net.OpError{Op: "remote error", Err: errors.New("tls: internal error")}, unknown, ErrUncertain},
 		"end of file":         {io.EOF, unknown, ErrUncertain},
 		"cut reply":           {io.ErrUnexpectedEOF, unknown, ErrUncertain},
 		"reset":               {&net.OpError{Op: "read", Err: syscall.ECONNRESET}, unknown, ErrUncertain},
@@ -72,6 +77,12 @@ func TestJudgeAndClassify(t *testing.T) {
 			for _, sentinel := range []error{ErrUnavailable, ErrUncertain, ErrDamaged} {
 				assert.Equal(t, errors.Is(c.is, sentinel), errors.Is(got, sentinel), "%v: %v", sentinel, got)
 			}
+			denied := slices.Contains([]string{"no permission", "wrong password", "no password", "not trusted", "not trusted by it"}, name)
+			assert.Equal(t, denied, errors.Is(got, ErrDenied), "%v", got)
+			prepared := surelyNot("first", classify(c.err, true))
+			assert.ErrorIs(t, prepared, ErrUnavailable)
+			assert.NotErrorIs(t, prepared, ErrUncertain)
+			assert.Equal(t, denied, errors.Is(prepared, ErrDenied), "%v", prepared)
 			if c.want != final {
 				again := classify(c.err, true)
 				assert.ErrorIs(t, again, ErrUncertain, "after a try that may have been executed")

@@ -76,7 +76,7 @@ func (s *Store) HealMutexes(ctx context.Context, segment int, from string) (free
 			return rdb.ZRangeByLex(ctx, k.wait(), &redis.ZRangeBy{Min: from, Max: "+", Count: 1}).Result()
 		})
 		if err != nil || len(waiters) == 0 {
-			return freed, "", err
+			return freed, "", s.passedOver(err)
 		}
 		escaped, _, _ := strings.Cut(waiters[0], ":")
 		from = "(" + escaped + ";" // behind all who wait for this mutex

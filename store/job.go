@@ -171,8 +171,9 @@ func decodeJob(id string, record map[string]string) (*Job, error) {
 	if j.State.Final() {
 		j.FinishedAt = entryTime(place[1:])
 	}
-	for n := max(1, j.Count-attemptsKept); n <= j.Count; n++ {
-		if log, ok := record["x"+strconv.Itoa(n)]; ok {
+	for i := range attemptsKept + 1 { // counted so, for the number may be damaged
+		n := j.Count - attemptsKept + i
+		if log, ok := record["x"+strconv.Itoa(n)]; ok && n > 0 {
 			j.Attempts = append(j.Attempts, decodeAttempt(n, log))
 		}
 	}

@@ -35,6 +35,7 @@ func (k keys) record(id string) string     { return k.prefix + "j:" + escape(id)
 func (k keys) locator(id string) string    { return k.prefix + "l:" + escape(id) }
 func (k keys) due() string                 { return k.prefix + "due" }
 func (k keys) wait() string                { return k.prefix + "wait" }
+func (k keys) taken() string               { return k.prefix + "taken" }
 func (k keys) grant() string               { return k.prefix + "grant" }
 func (k keys) tend() string                { return k.prefix + "tend" }
 func (k keys) relay() string               { return k.prefix + "relay" }
@@ -56,6 +57,10 @@ func (k keys) schedule(name string) string { return k.prefix + "s:" + escape(nam
 func (k keys) stream(queue string, priority byte) string {
 	return k.prefix + "q:" + string(priority) + ":" + escape(queue)
 }
+
+// markOf is the key, seen by nobody, that a mark is written to: in the slot of
+// another key.
+func markOf(key string) string { return key[:strings.IndexByte(key, '}')+1] + ":mark" }
 
 // Channels carry hints only: everything they say is also found by asking.
 

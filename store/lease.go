@@ -31,6 +31,10 @@ func (s *Store) Acquire(ctx context.Context, name, owner string, ttl time.Durati
 	}
 	token := text(at(reply, 0))
 	if token == "" {
+		if number(at(reply, 1)) == -2 {
+			return nil, 0, fmt.Errorf("lease %s: %w: the last token is 2^53 or more and cannot grow; delete the key %s when "+
+				"nobody relies on tokens that large", clip(name, 64), ErrDamaged, clip(k.token(name), 200))
+		}
 		if number(at(reply, 1)) == -1 { // ours have a time to live
 			return nil, 0, fmt.Errorf("lease %s: %w", clip(name, 64), ErrDamaged)
 		}

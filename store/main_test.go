@@ -28,7 +28,8 @@ var testRetention = Retention{
 	Cancelled: {Age: time.Hour, Count: 1000}, Expired: {Age: time.Hour, Count: 1000},
 }
 
-// open makes a store that is closed when the test ends.
+// open makes a store that is closed when the test ends. On a real server it may
+// do only what docs/operations.md grants, unless the test made a user of its own.
 func open(t testing.TB, rdb redis.UniversalClient, o Options) *Store {
 	t.Helper()
 	if o.Namespace == "" {
@@ -37,7 +38,7 @@ func open(t testing.TB, rdb redis.UniversalClient, o Options) *Store {
 	if o.Retention == nil {
 		o.Retention = testRetention
 	}
-	s, err := New(rdb, o)
+	s, err := New(redistest.Limited(t, rdb), o)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = s.Close() })
 	return s

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -26,7 +27,7 @@ func (s *Store) Cancel(ctx context.Context, id, reason string) (State, error) {
 		ttl = ceilMillis(spec.Retain)
 	}
 	var a argList
-	a.key(k.record(id), k.due(), k.wait(), k.grant(), k.cancels(), k.history(Cancelled), k.stream(spec.Queue, spec.Priority))
+	a.key(k.record(id), k.due(), k.wait(), k.grant(), k.cancels(), k.history(Cancelled), k.stream(spec.Queue, spec.Priority), k.taken())
 	a.arg(id, clip(reason, maxErrorBytes), s.control(), s.inboxPrefix(), s.ttl(Cancelled), ttl,
 		r.String(), escape(spec.Mutex)+":", ":"+r.route(), spec.Name, spec.Queue)
 	a.claims(k, s.localSpec(segment, spec))
@@ -78,6 +79,13 @@ func (s *Store) Revive(ctx context.Context, id string) error {
 	a.claims(k, it.local)
 	a.tend(it)
 	reply, again, err := s.runAgain(ctx, call{scriptRevive, a.keys, a.args})
+	for range healLimit {
+		holder, taken := strings.CutPrefix(text(reply), "u")
+		if err != nil || !taken || !s.freeUnique(ctx, it, holder) {
+			break
+		}
+		reply, again, err = s.runAgain(ctx, call{scriptRevive, a.keys, a.args})
+	}
 	if err != nil {
 		return err
 	}
@@ -87,7 +95,8 @@ func (s *Store) Revive(ctx context.Context, id string) error {
 	case answer == "":
 		return fmt.Errorf("job %s: %w", clip(id, 64), ErrNotFound)
 	case answer[0] == 'u':
-		return fmt.Errorf("retry job %s: %w: job %s holds its unique key", clip(id, 64), ErrState, clip(answer[1:], 64))
+		it.answer(answer) // which knows the holder
+		return fmt.Errorf("retry job %s: %w: job %s holds its unique key", clip(id, 64), ErrState, clip(it.receipt.ID, 64))
 	default:
 		return fmt.Errorf("retry job %s: %w: it is %s", clip(id, 64), ErrState, answer)
 	}

@@ -16,6 +16,7 @@ type Tick struct {
 	NextDue  time.Time // zero: nothing is planned
 	NextTick time.Time // of a schedule; zero: none
 	Lapsed   []string  // instances whose leases have lapsed, oldest first, not all if there are many
+	Relay    bool      // jobs of schedules are noted for other segments: see Relay
 	Promoted int
 }
 
@@ -53,7 +54,7 @@ func (s *Store) Promote(ctx context.Context, segment int, report func(id string,
 			}
 		}
 		var a argList
-		a.key(k.due(), k.wait(), k.grant(), k.workers(), k.plan())
+		a.key(k.due(), k.wait(), k.grant(), k.workers(), k.plan(), k.relay())
 		a.key(streams.names...)
 		a.key(jobs.keys...)
 		a.arg(len(streams.names), n)
@@ -71,7 +72,7 @@ func (s *Store) Promote(ctx context.Context, segment int, report func(id string,
 		}
 		t.Promoted += n - len(bad)/2
 		t.Now, t.NextDue, t.NextTick = millis(at(reply, 0)), millis(at(reply, 1)), millis(at(reply, 2))
-		t.Lapsed = texts(at(reply, 3))
+		t.Lapsed, t.Relay = texts(at(reply, 3)), number(at(reply, 8)) == 1
 		for _, name := range texts(at(reply, 5)) {
 			if err := s.grant(ctx, segment, name, report); errors.Is(err, ErrDamaged) {
 				s.reportDamage("", err) // the other mutexes need not wait
@@ -213,7 +214,7 @@ func (s *Store) quarantine(ctx context.Context, segment int, o outcast) (bool, e
 		}
 	}
 	var a argList
-	a.key(k.record(o.id), k.due(), k.wait(), k.grant(), k.cancels(), o.stream, k.history(Failed), k.events())
+	a.key(k.record(o.id), k.due(), k.wait(), k.grant(), k.cancels(), o.stream, k.history(Failed), k.events(), k.taken())
 	a.arg(o.id, o.entry, o.ref, o.waiter, clip("quarantined: "+o.reason.Error(), maxErrorBytes), s.inboxPrefix(),
 		s.ttl(Failed), name, o.queue)
 	a.claims(k, spec)

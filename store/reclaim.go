@@ -18,6 +18,9 @@ type Reclaimed struct {
 	Alive  bool
 }
 
+// nobody is the instance whose work an Audit takes up.
+const nobody = ""
+
 // reclaimBatch is how many entries one call takes over.
 const reclaimBatch = 200
 
@@ -137,7 +140,7 @@ func (s *Store) reclaimEntries(ctx context.Context, segment int, instance string
 		return progress, nil
 	}
 	var a argList
-	a.key(k.workers(), k.due(), k.wait(), k.grant(), k.cancels(), k.history(Failed), k.history(Cancelled), k.events())
+	a.key(k.workers(), k.due(), k.wait(), k.grant(), k.cancels(), k.history(Failed), k.history(Cancelled), k.events(), k.taken())
 	a.key(streams.names...)
 	a.key(jobs.keys...)
 	a.arg(instance, lossLimit, s.inboxPrefix(), s.ttl(Failed), s.ttl(Cancelled), len(streams.names), len(sent))
@@ -214,6 +217,7 @@ func (s *Store) Queues(ctx context.Context) ([]string, error) {
 	queues, err := read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) ([]string, error) {
 		return rdb.SMembers(ctx, s.segments[0].queues()).Result()
 	})
+	err = s.passedOver(err)
 	s.queuesKnown.Range(func(q, _ any) bool {
 		if name, ok := q.(string); ok && !slices.Contains(queues, name) {
 			queues = append(queues, name)

@@ -244,6 +244,34 @@ func TestOutOfMemory(t *testing.T) {
 	}
 }
 
+// A server that refuses writes for now (too few replicas, a replica itself, a
+// full disk) says nothing about the job: its outcome is not refused for good.
+func TestRefusedWrites(t *testing.T) {
+	server := redistest.Single(t)
+	rdb, ctx := server.Client(t), t.Context()
+	s := open(t, rdb, Options{})
+	w := work(t, s, "worker")
+	outcomes := []Outcome{Succeed, Fail, Cancel, Retry, Snooze, Release, Decline}
+	for _, o := range outcomes {
+		submit(t, s, string(o), job())
+	}
+	entries := w.take(len(outcomes))
+	require.Len(t, entries, len(outcomes))
+	require.NoError(t, rdb.ConfigSet(ctx, "min-replicas-to-write", "1").Err())
+	before := dump(t, rdb, s.options.Namespace)
+	for _, e := range entries {
+		err := w.settle(e, Outcome(e.ID[0]))
+		require.ErrorIs(t, err, ErrUnavailable, e.ID)
+		assert.NotErrorIs(t, err, ErrFenced, e.ID)
+		assert.ErrorContains(t, err, "NOREPLICAS", e.ID)
+	}
+	assert.Equal(t, before, dump(t, rdb, s.options.Namespace), "surely nothing was done")
+	require.NoError(t, rdb.ConfigSet(ctx, "min-replicas-to-write", "0").Err())
+	for _, e := range entries {
+		require.NoError(t, w.settle(e, Outcome(e.ID[0])), e.ID)
+	}
+}
+
 // A failover or an operator empties the script cache at any moment.
 func TestScriptFlushUnderLoad(t *testing.T) {
 	server := redistest.Single(t)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -24,14 +23,16 @@ type Schedule struct {
 func (s *Store) scheduleSegment(name string) int { return hashSegment(name, len(s.segments)) }
 
 // PutSchedule stores a definition whose first tick is next. An equal one leaves
-// everything as it is. It reports the generation and whether it changed.
-func (s *Store) PutSchedule(ctx context.Context, name string, definition []byte, next time.Time) (int64, bool, error) {
+// everything as it is; same, if not nil, is one that says the same in other bytes,
+// which definition replaces without changing the plan. It reports the generation
+// and whether that changed.
+func (s *Store) PutSchedule(ctx context.Context, name string, definition, same []byte, next time.Time) (int64, bool, error) {
 	segment := s.scheduleSegment(name)
 	k := s.segments[segment]
 	reply, err := s.run(ctx, call{
 		scriptSchedulePut,
 		[]string{k.schedule(name), k.plan()},
-		[]any{name, definition, next.UnixMilli(), s.control(), segment},
+		[]any{name, definition, next.UnixMilli(), s.control(), segment, same},
 	})
 	return number(at(reply, 0)), number(at(reply, 1)) == 1, err
 }
@@ -128,18 +129,19 @@ func (s *Store) DueSchedules(ctx context.Context, segment, skip, limit int, now 
 // Fire creates the job of a schedule's next tick and moves it on to following,
 // or takes it out of the plan when following is zero. It reports false when
 // another instance did so before, or when the schedule was changed meanwhile.
-func (s *Store) Fire(ctx context.Context, sched *Schedule, following time.Time, spec *Spec) (id string, fired bool, err error) {
+func (s *Store) Fire(ctx context.Context, sched *Schedule, following time.Time, spec *Spec, seal Seal) (id string, fired bool, err error) {
 	segment := s.scheduleSegment(sched.Name)
 	k := s.segments[segment]
-	it := &submission{spec: spec, made: true, data: encodeSpec(spec)}
+	it := &submission{spec: spec, seal: seal, made: true}
 	it.id = fmt.Sprintf("%s~%d~%d", sched.Name, sched.Generation, sched.Next.UnixMilli())
 	s.route(it)
 	if spec.Mutex == "" && spec.Unique == "" {
 		it.segment = segment
 		it.id = s.inSegment(it.id, segment)
 	}
-	it.receipt.ID = it.id
-	relayed := it.segment != segment || len(it.foreign) > 0
+	it.named()
+	// A unique key can have to be healed first, and a crash between must not lose the tick.
+	relayed := it.segment != segment || len(it.foreign) > 0 || spec.Unique != ""
 
 	next := ""
 	if !following.IsZero() {
@@ -174,10 +176,6 @@ func (s *Store) Fire(ctx context.Context, sched *Schedule, following time.Time, 
 	case answer != "" && answer[0] == 'e':
 		return it.id, true, fmt.Errorf("fire: %w: %s", ErrDamaged, answer[1:])
 	default:
-		if holder, ok := strings.CutPrefix(answer, "u"); ok && s.healUnique(ctx, segment, spec.Unique, holder) {
-			receipts, errs := s.Submit(ctx, []NewJob{{ID: it.id, Spec: spec}})
-			return receipts[0].ID, true, errs[0]
-		}
 		it.answer(answer)
 		return it.receipt.ID, true, it.err
 	}
@@ -185,22 +183,33 @@ func (s *Store) Fire(ctx context.Context, sched *Schedule, following time.Time, 
 
 // Relay submits jobs of schedules that belong to other segments than their
 // schedule. They were noted when their tick was fired, so a crash between loses
-// none, and their IDs are fixed, so none is created twice.
+// none, and their IDs are fixed, so none is created twice. One that cannot be
+// created is given up, and the error says so.
 func (s *Store) Relay(ctx context.Context, segment int) error {
 	k := s.segments[segment]
 	noted, err := read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) (map[string]string, error) {
 		return rdb.HGetAll(ctx, k.relay()).Result()
 	})
 	if err != nil {
-		return err
+		return s.passedOver(err)
 	}
+	ctx = unpromised(ctx)
+	var failed []error
 	for id, data := range noted {
 		spec, err := decodeSpec([]byte(data))
 		if err == nil {
-			_, errs := s.Submit(ctx, []NewJob{{ID: id, Spec: spec}})
-			if err := errs[0]; err != nil && !errors.Is(err, ErrConflict) && !errors.Is(err, ErrDamaged) {
-				return err
-			}
+			err = s.submitNow(ctx, NewJob{ID: id, Spec: spec})
+		} else if !errors.Is(err, ErrNewer) {
+			err = fmt.Errorf("%w: %w", ErrDamaged, err)
+		}
+		switch {
+		case errors.Is(err, ErrNewer):
+			continue // left to newer instances
+		case errors.Is(err, ErrConflict), errors.Is(err, ErrDamaged):
+			failed = append(failed, err) // and is given up
+		case err != nil:
+			failed = append(failed, err) // which does not keep the others from theirs
+			continue
 		}
 		if _, err := read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) (int64, error) {
 			return rdb.HDel(ctx, k.relay(), id).Result()
@@ -208,7 +217,7 @@ func (s *Store) Relay(ctx context.Context, segment int) error {
 			return err
 		}
 	}
-	return nil
+	return Distinct(failed)
 }
 
 // NextTick returns the next time after now that a segment's schedules plan, or

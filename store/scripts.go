@@ -22,40 +22,55 @@ type script struct {
 	name string
 	text string
 	sha  string
+	// promised: its callers are told that it is done, and with Options.WaitReplicas
+	// only after replicas have it.
+	promised bool
 }
 
 var (
 	scriptMeta         = mustScript("meta")
-	scriptSubmit       = mustScript("submit")
+	scriptMark         = mustScript("mark")
+	scriptSubmit       = promise("submit")
 	scriptPromote      = mustScript("promote")
 	scriptGrant        = mustScript("grant")
+	scriptAudit        = mustScript("audit")
 	scriptFetch        = mustScript("fetch")
 	scriptSettle       = mustScript("settle")
 	scriptJoin         = mustScript("join")
 	scriptLeave        = mustScript("leave")
 	scriptHeartbeat    = mustScript("heartbeat")
 	scriptReclaim      = mustScript("reclaim")
-	scriptCancel       = mustScript("cancel")
-	scriptRevive       = mustScript("revive")
-	scriptHurry        = mustScript("hurry")
+	scriptCancel       = promise("cancel")
+	scriptRevive       = promise("revive")
+	scriptHurry        = promise("hurry")
 	scriptNote         = mustScript("note")
 	scriptAwait        = mustScript("await")
 	scriptForget       = mustScript("forget")
 	scriptQuarantine   = mustScript("quarantine")
-	scriptPause        = mustScript("pause")
+	scriptPause        = promise("pause")
 	scriptLeaseAcquire = mustScript("lease_acquire")
 	scriptLeaseRenew   = mustScript("lease_renew")
 	scriptLeaseRelease = mustScript("lease_release")
-	scriptSchedulePut  = mustScript("schedule_put")
-	scriptScheduleDrop = mustScript("schedule_drop")
+	scriptSchedulePut  = promise("schedule_put")
+	scriptScheduleDrop = promise("schedule_drop")
 	scriptSchedulePark = mustScript("schedule_park")
 	scriptFire         = mustScript("fire")
-	scriptClaim        = mustScript("claim")
-	scriptVoid         = mustScript("void")
+	scriptClaim        = promise("claim")
+	scriptVoid         = promise("void")
 	scriptUnclaim      = mustScript("unclaim")
 	scriptFreeUnique   = mustScript("free_unique")
 	scriptFreeMutex    = mustScript("free_mutex")
 )
+
+// urgent tells whether a lease is lost or kept too long, or a job done again, when
+// the script comes late.
+func (s *script) urgent() bool {
+	switch s {
+	case scriptHeartbeat, scriptSettle, scriptLeaseAcquire, scriptLeaseRenew, scriptLeaseRelease:
+		return true
+	}
+	return false
+}
 
 func mustScript(name string) *script {
 	text, err := assemble(name)
@@ -64,6 +79,13 @@ func mustScript(name string) *script {
 	}
 	sum := sha1.Sum([]byte(text)) //nolint:gosec // see the import
 	return &script{name: name, text: text, sha: hex.EncodeToString(sum[:])}
+}
+
+// promise is mustScript for what is acknowledged to callers.
+func promise(name string) *script {
+	s := mustScript(name)
+	s.promised = true
+	return s
 }
 
 // assemble puts the fragments a script includes in front of it.

@@ -99,7 +99,7 @@ func TestActs(t *testing.T) {
 		}
 		return next(cmd)
 	}}
-	left := played(t, rdb, []redis.Hook{note}, false)
+	left := played(t, rdb, []any{note}, false)
 	if !t.Failed() {
 		for _, s := range allScripts() {
 			assert.True(t, seen[s.name], "no act runs %s", s.name)
@@ -118,7 +118,7 @@ func TestActs(t *testing.T) {
 			}
 			return next(cmd)
 		}}
-		same(t, left, played(t, rdb, []redis.Hook{flush}, false))
+		same(t, left, played(t, rdb, []any{flush}, false))
 	})
 
 	t.Run("executed twice", func(t *testing.T) {
@@ -129,7 +129,7 @@ func TestActs(t *testing.T) {
 			}
 			return again(cmd, next)
 		}}
-		same(t, left, played(t, rdb, []redis.Hook{twice}, true))
+		same(t, left, played(t, rdb, []any{twice}, true))
 	})
 
 	t.Run("each first reply lost", func(t *testing.T) {
@@ -147,7 +147,7 @@ func TestActs(t *testing.T) {
 			}
 			return nil
 		}}
-		same(t, left, played(t, rdb, []redis.Hook{lossy}, true))
+		same(t, left, played(t, rdb, []any{lossy}, true))
 	})
 
 	t.Run("with access to the declared keys only", func(t *testing.T) {
@@ -174,7 +174,7 @@ func TestActs(t *testing.T) {
 			defer rdb.ACLSetUser(context.WithoutCancel(ctx), user, "allkeys")
 			return next(cmd)
 		}}
-		same(t, left, playedBy(t, rdb, limited, []redis.Hook{only}, false))
+		same(t, left, playedBy(t, rdb, limited, []any{only}, false))
 	})
 }
 
@@ -186,7 +186,7 @@ var (
 )
 
 // In these the key is not the first argument.
-var beforeKey = map[string]string{"XGROUP": "'CREATE' 'DELCONSUMER'", "XREADGROUP": "'STREAMS'"}
+var beforeKey = map[string]string{"XINFO": "'STREAM' 'GROUPS'", "XGROUP": "'CREATE' 'DELCONSUMER'", "XREADGROUP": "'STREAMS'"}
 
 func TestScriptsTouchDeclaredKeysOnly(t *testing.T) {
 	for _, s := range allScripts() {
@@ -240,4 +240,11 @@ func TestScriptHeaders(t *testing.T) {
 		assert.False(t, declared[s.sha], "two scripts are the same")
 		declared[s.sha] = true
 	}
+}
+
+func TestNothingToSettle(t *testing.T) {
+	s, _ := inMemory(t, Options{})
+	cancelled, errs := s.Settle(t.Context(), "worker", nil)
+	assert.Empty(t, cancelled)
+	assert.Empty(t, errs)
 }

@@ -50,6 +50,9 @@ func (s *Store) Settle(ctx context.Context, instance string, batch []Settlement)
 				errs[i] = fmt.Errorf("settle: %w: short reply", ErrUncertain)
 			default:
 				cancelled[i], errs[i] = settled(number(answers[j]))
+				if number(answers[j]) == 4 {
+					s.suspect(segments[c])
+				}
 			}
 		}
 		for _, name := range texts(at(replies[c], 1)) {
@@ -62,7 +65,7 @@ func (s *Store) Settle(ctx context.Context, instance string, batch []Settlement)
 
 func settled(code int64) (cancelled bool, err error) {
 	switch code {
-	case 1, 2:
+	case 1, 2, 4:
 		return false, nil
 	case 3:
 		return true, nil
@@ -106,7 +109,7 @@ func (s *Store) settleCall(segment int, instance string, batch []Settlement, par
 	for _, state := range FinalStates {
 		a.key(k.history(state))
 	}
-	a.key(k.events())
+	a.key(k.events(), k.taken())
 	a.key(streams.names...)
 	a.key(jobs.keys...)
 	a.arg(s.control(), segment, s.inboxPrefix(), instance)

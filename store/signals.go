@@ -126,13 +126,7 @@ func (g *signals) deliver(p *redis.PubSub) {
 // silence is how long a subscription may be quiet before it is checked with a
 // ping: 3 s, or as long as the caller's client waits for replies if that is
 // more. In virtual time carillontest makes it long, for each ping costs.
-func (s *Store) silence() time.Duration {
-	const usual = 3 * time.Second
-	if c, ok := s.source.(*redis.Client); ok {
-		return max(usual, c.Options().ReadTimeout)
-	}
-	return usual
-}
+func (s *Store) silence() time.Duration { return max(3*time.Second, s.patience()) }
 
 func (g *signals) pass(channel, hint string) {
 	g.mu.Lock()

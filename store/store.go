@@ -11,7 +11,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
-	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
 // Segments of a namespace where nothing else is asked for.
@@ -29,7 +28,10 @@ type Options struct {
 	Segments  int // 0 = 1, or 16 on Redis Cluster
 	Retention Retention
 	Logger    *slog.Logger
-	Hooks     []redis.Hook // added to every client the store makes
+
+	// WaitReplicas is how many replicas must have received what a caller is told
+	// to be done. 0: the primary alone decides.
+	WaitReplicas int
 }
 
 // Retention bounds what is kept of finished jobs, for each final state.
@@ -48,11 +50,13 @@ type Store struct {
 	options  Options
 	source   redis.UniversalClient
 	cluster  bool
+	primary  *primary // nil unless the client was made through Sentinel
 	segments []keys
 	inbox    string
 
 	mu     sync.Mutex
 	rdb    redis.UniversalClient // nil until the first command
+	urgent redis.UniversalClient // for scripts that must not be late; nil until the first
 	closed bool
 	opened atomic.Bool // the meta key agrees
 
@@ -63,16 +67,21 @@ type Store struct {
 	end         context.CancelFunc
 	tails       sync.WaitGroup // readers of events; they end with life
 	signals     *signals
+	replicaWait time.Duration
+	suspected   []atomic.Bool // segments in which somebody else had a hand
 }
 
 // New checks the client and the options. It sends nothing.
 func New(rdb redis.UniversalClient, o Options) (*Store, error) {
-	s := &Store{options: o, source: rdb, inbox: NewID()}
+	s := &Store{options: o, source: rdb, inbox: NewID(), replicaWait: replicaWait}
 	s.life, s.end = context.WithCancel(context.Background())
 	switch c := rdb.(type) {
 	case *redis.Client:
 		if c == nil {
 			return nil, errors.New("client: is nil")
+		}
+		if c.Options().Addr == "FailoverClient" {
+			s.primary = &primary{store: s.life}
 		}
 	case *redis.ClusterClient:
 		if c == nil {
@@ -97,6 +106,7 @@ func New(rdb redis.UniversalClient, o Options) (*Store, error) {
 	for i := range n {
 		s.segments = append(s.segments, newKeys(o.Namespace, i))
 	}
+	s.suspected = make([]atomic.Bool, n)
 	s.submits.flush = s.submitBatch
 	s.signals = newSignals(s)
 	return s, nil
@@ -107,96 +117,25 @@ func (s *Store) Segments() int { return len(s.segments) }
 
 // Close closes the connections the store made. Commands fail afterwards.
 func (s *Store) Close() error {
-	s.signals.close()
 	s.mu.Lock()
-	rdb := s.rdb
-	s.rdb, s.closed = nil, true
+	clients := []redis.UniversalClient{s.rdb, s.urgent}
+	s.rdb, s.urgent, s.closed = nil, nil, true
 	s.mu.Unlock()
 	s.end()
+	s.signals.close()
 	s.tails.Wait()
-	var err error
-	if rdb != nil {
-		err = rdb.Close()
+	var errs []error
+	for _, rdb := range clients {
+		if rdb != nil {
+			errs = append(errs, rdb.Close())
+		}
 	}
 	s.submits.close()
-	return err
+	return errors.Join(errs...)
 }
 
 // Done is closed when the store is, for those who wait for a hint.
 func (s *Store) Done() <-chan struct{} { return s.life.Done() }
-
-// client returns the store's own client. Retries are the store's business, for
-// only it knows whether a command may already have been executed.
-func (s *Store) client() (redis.UniversalClient, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return nil, ErrClosed
-	}
-	if s.rdb == nil {
-		s.rdb = s.dial(0)
-	}
-	return s.rdb, nil
-}
-
-// sentinelConnAge bounds the life of a connection made through Sentinel. Only
-// the caller's client hears of a failover; a copy learns the new primary when it
-// dials, and must not go on writing to the old one.
-const sentinelConnAge = time.Second
-
-// dial makes a client from the source's options; pool 0 keeps its pool size.
-func (s *Store) dial(pool int) redis.UniversalClient {
-	var rdb redis.UniversalClient
-	quiet := &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
-	switch c := s.source.(type) {
-	case *redis.Client:
-		o := *c.Options()
-		o.MaxRetries, o.DialerRetries = -1, 1
-		o.ContextTimeoutEnabled = true
-		o.MaintNotificationsConfig, o.PushNotificationProcessor = quiet, nil
-		o.MinIdleConns = 0
-		o.ReadTimeout, o.WriteTimeout = keepOff(o.ReadTimeout), keepOff(o.WriteTimeout)
-		if o.Addr == "FailoverClient" {
-			o.ConnMaxLifetime = sentinelConnAge
-		}
-		if pool > 0 {
-			o.PoolSize, o.MaxActiveConns = pool, 0
-		}
-		rdb = redis.NewClient(&o)
-	case *redis.ClusterClient:
-		o := *c.Options()
-		o.DialerRetries = 1
-		o.ContextTimeoutEnabled = true
-		o.MaintNotificationsConfig = quiet
-		o.MinIdleConns = 0
-		o.ReadTimeout, o.WriteTimeout = keepOff(o.ReadTimeout), keepOff(o.WriteTimeout)
-		o.ReadOnly, o.RouteByLatency, o.RouteRandomly = false, false, false
-		if o.ClusterStateReloadInterval == 0 || o.ClusterStateReloadInterval > clusterReload {
-			o.ClusterStateReloadInterval = clusterReload
-		}
-		if pool > 0 {
-			o.PoolSize, o.MaxActiveConns = pool, 0
-		}
-		rdb = redis.NewClusterClient(&o)
-	}
-	for _, h := range s.options.Hooks {
-		rdb.AddHook(h)
-	}
-	return rdb
-}
-
-// clusterReload is how often a cluster client asks for the slot map. go-redis
-// does not ask when it cannot dial a node that is gone.
-const clusterReload = 2 * time.Second
-
-// keepOff keeps a timeout switched off: options that were read back say 0 for
-// it, which a new client takes for its default.
-func keepOff(d time.Duration) time.Duration {
-	if d == 0 {
-		return -1
-	}
-	return d
-}
 
 // The store tries a command this often while the server refuses or cannot be
 // reached, waiting a little longer each time.
@@ -229,11 +168,19 @@ func (s *Store) runAgain(ctx context.Context, c call) (reply any, again bool, er
 }
 
 func (s *Store) runTold(ctx context.Context, c call) (reply any, sent bool, err error) {
-	sent, err = attempt(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) (any, error) {
+	rdb, err := s.clientOf(c.script)
+	if err != nil {
+		return nil, false, err
+	}
+	sent, err = attempt(ctx, s, rdb, func(ctx context.Context, rdb redis.UniversalClient) (any, error) {
+		if s.waits(ctx, c) {
+			replies, errs := s.evalPromised(ctx, rdb, []call{c})
+			return replies[0], errs[0]
+		}
 		return eval(ctx, rdb, c)
 	}, func(r any) { reply = r })
 	if err != nil {
-		return nil, sent, fmt.Errorf("%s: %w", c.script.name, err)
+		return nil, sent, fmt.Errorf("%s: %w", c.script.name, s.named(ctx, err, c.keys))
 	}
 	return reply, sent, nil
 }
@@ -254,10 +201,16 @@ func (s *Store) runOnce(ctx context.Context, c call) (any, error) {
 	return reply, nil
 }
 
-// runAll sends several scripts in one pipeline; each has its own error. Only
-// those that got no answer are sent again.
+// runAll sends a script several times in one pipeline; each call has its own
+// error. Only those that got no answer are sent again.
 func (s *Store) runAll(ctx context.Context, calls []call) ([]any, []error) {
+	if len(calls) == 0 {
+		return nil, nil
+	}
 	replies, errs := make([]any, len(calls)), make([]error, len(calls))
+	if len(calls) == 0 {
+		return replies, errs
+	}
 	left := make([]int, len(calls))
 	for i := range left {
 		left[i] = i
@@ -266,21 +219,28 @@ func (s *Store) runAll(ctx context.Context, calls []call) ([]any, []error) {
 		replies []any
 		errs    []error
 	}
-	err := s.open(ctx)
+	rdb, err := s.clientOf(calls[0].script)
 	if err == nil {
-		_, err = attempt(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) (answers, error) {
+		err = s.open(ctx)
+	}
+	if err == nil {
+		_, err = attempt(ctx, s, rdb, func(ctx context.Context, rdb redis.UniversalClient) (answers, error) {
 			part := make([]call, len(left))
 			for i, n := range left {
 				part[i] = calls[n]
 			}
-			r, e := evalAll(ctx, rdb, part)
+			send := evalAll
+			if s.waits(ctx, part[0]) { // the calls of one batch run the same script
+				send = s.evalPromised
+			}
+			r, e := send(ctx, rdb, part)
 			return answers{r, e}, worst(e)
 		}, func(got answers) {
 			var again []int
 			for i, n := range left {
 				replies[n], errs[n] = got.replies[i], nil
 				if e := got.errs[i]; e != nil && judge(e) == final {
-					errs[n] = fmt.Errorf("%s: %w", calls[n].script.name, classify(e, false))
+					errs[n] = fmt.Errorf("%s: %w", calls[n].script.name, s.named(ctx, classify(e, false), calls[n].keys))
 				} else if e != nil {
 					again = append(again, n)
 				}
@@ -324,7 +284,11 @@ func read[T any](ctx context.Context, s *Store, f func(context.Context, redis.Un
 	if err := s.open(ctx); err != nil {
 		return out, err
 	}
-	_, err := attempt(ctx, s, f, func(v T) { out = v })
+	rdb, err := s.client()
+	if err != nil {
+		return out, err
+	}
+	_, err = attempt(ctx, s, rdb, f, func(v T) { out = v })
 	return out, err
 }
 
@@ -332,11 +296,9 @@ func read[T any](ctx context.Context, s *Store, f func(context.Context, redis.Un
 // transitions may be repeated, so an unanswered one is. got receives what each
 // try returned, in the caller's goroutine. sent reports whether a try before the
 // last one may have been executed.
-func attempt[T any](ctx context.Context, s *Store, f func(context.Context, redis.UniversalClient) (T, error), got func(T)) (sent bool, err error) {
-	rdb, err := s.client()
-	if err != nil {
-		return false, err
-	}
+func attempt[T any](
+	ctx context.Context, s *Store, rdb redis.UniversalClient, f func(context.Context, redis.UniversalClient) (T, error), got func(T),
+) (sent bool, err error) {
 	wait := firstWait
 	for i := 1; ; i++ {
 		if cause := context.Cause(ctx); cause != nil {
@@ -417,11 +379,19 @@ func (s *Store) open(ctx context.Context) error {
 	return nil
 }
 
-// Forgotten is to be called when the server has lost its data: the namespace is
-// opened again, and its queues are announced again.
-func (s *Store) Forgotten() {
+// Forgotten is to be called when the server may have lost its data: the namespace
+// is opened again, and its queues are announced again. It reports whether the
+// namespace is gone.
+func (s *Store) Forgotten(ctx context.Context) (gone bool, err error) {
+	found, err := read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) (int64, error) {
+		return rdb.Exists(ctx, s.segments[0].meta()).Result()
+	})
 	s.opened.Store(false)
 	s.queuesKnown.Clear()
+	for i := range s.segments {
+		s.suspect(i)
+	}
+	return err == nil && found == 0, err
 }
 
 // NewID returns a fresh ID: a version 7 UUID in 26 characters of base 32, so

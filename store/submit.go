@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -28,7 +29,12 @@ const queueMemory = 10 * time.Minute
 type NewJob struct {
 	ID   string // empty: one is made
 	Spec *Spec
+	Seal Seal // nil: Spec.Args are stored as they are
 }
+
+// Seal gives the Args to store for a job, once its ID is known. The same ID gives
+// the same bytes.
+type Seal func(id string) []byte
 
 // Receipt tells what became of a submitted job.
 type Receipt struct {
@@ -72,11 +78,26 @@ func (s *Store) Submit(ctx context.Context, jobs []NewJob) ([]Receipt, []error) 
 	return receipts, errs
 }
 
+// submitNow stores one job that nobody waits for, without company.
+func (s *Store) submitNow(ctx context.Context, j NewJob) error {
+	it := s.newSubmission(j)
+	if err := s.announce(ctx, []NewJob{j}); err != nil {
+		return err
+	}
+	if len(it.foreign) > 0 {
+		s.submitClaimed(ctx, it)
+	} else {
+		s.submitBatch(ctx, []*submission{it})
+	}
+	return it.err
+}
+
 // submission is one job on its way.
 type submission struct {
 	id      string
 	made    bool // the ID was made here, so a duplicate is our own repetition
 	spec    *Spec
+	seal    Seal
 	locator string // key that must not exist, if not empty
 	local   *Spec  // spec with the claims of its own segment only
 	data    []byte
@@ -90,14 +111,24 @@ type submission struct {
 }
 
 func (s *Store) newSubmission(j NewJob) *submission {
-	it := &submission{id: j.ID, spec: j.Spec, data: encodeSpec(j.Spec)}
+	it := &submission{id: j.ID, spec: j.Spec, seal: j.Seal}
 	if it.id == "" {
 		it.made = true
 		it.id = NewID()
 	}
 	s.route(it)
-	it.receipt.ID = it.id
+	it.named()
 	return it
+}
+
+// named is called when the ID is settled.
+func (it *submission) named() {
+	it.receipt.ID = it.id
+	spec := *it.spec
+	if it.seal != nil {
+		spec.Args = it.seal(it.id)
+	}
+	it.data = encodeSpec(&spec)
 }
 
 // answer turns the script's answer for this job into a receipt or an error.
@@ -139,7 +170,7 @@ func (s *Store) submitBatch(ctx context.Context, batch []*submission) {
 		answers := texts(replies[i])
 		for j, it := range part {
 			switch {
-			case errs[i] != nil:
+			case errs[i] != nil && !errors.Is(errs[i], ErrReplicas):
 				it.err = errs[i]
 			case j < len(answers):
 				if it.healed < healLimit && s.free(ctx, it, answers[j]) {
@@ -148,6 +179,14 @@ func (s *Store) submitBatch(ctx context.Context, batch []*submission) {
 					continue
 				}
 				it.answer(answers[j])
+				if errors.Is(it.err, ErrDamaged) {
+					if key := s.foreignAmong(ctx, s.submitCall(it.segment, []*submission{it}).keys); key != "" {
+						it.err = fmt.Errorf("%s: %w", key, it.err)
+					}
+				}
+				if it.err == nil && errs[i] != nil { // what it was answered is not safe yet
+					it.receipt, it.err = Receipt{ID: it.id}, errs[i]
+				}
 			default:
 				it.err = fmt.Errorf("submit: %w: short reply", ErrUncertain)
 			}

@@ -33,7 +33,7 @@ type Entry struct {
 func (e *Entry) Key() string { return e.stream + " " + e.entry }
 
 // Join registers an instance in every segment and creates the consumer groups
-// of the queues it reads.
+// of the queues it reads. again says that it was registered before.
 func (s *Store) Join(ctx context.Context, instance string, lease time.Duration, description []byte, queues []string) error {
 	jobs := make([]NewJob, len(queues))
 	for i, q := range queues {
@@ -46,7 +46,7 @@ func (s *Store) Join(ctx context.Context, instance string, lease time.Duration, 
 	for i, k := range s.segments {
 		var a argList
 		streams := k.streams(queues)
-		a.key(k.workers(), k.instances())
+		a.key(k.workers(), k.instances(), k.taken())
 		a.key(streams...)
 		a.arg(instance, lease.Milliseconds(), description, len(streams))
 		calls[i] = call{scriptJoin, a.keys, a.args}
@@ -196,14 +196,35 @@ func (s *Store) Readers(instance, queue string, block time.Duration) []*Reader {
 	return readers
 }
 
-// Close interrupts the blocked reads of all readers of the queue. Entries that
-// Redis delivered meanwhile stay pending for the instance; [Reader.Pending]
-// finds them.
+// Close ends the blocked reads of all readers of the queue, whose contexts have
+// ended. Entries that Redis delivered meanwhile stay pending for the instance;
+// [Reader.Pending] finds them.
 func (r *Reader) Close() error { return r.hangUp() }
+
+// landing is how long a read goes on after the end of its context. What was sent
+// is heard of: a server that came to it late would deliver to nobody.
+const landing = 50 * time.Millisecond
+
+// landed returns a context that ends with ctx, but not before landing has passed
+// since now.
+func landed(ctx context.Context) (context.Context, context.CancelFunc) {
+	sent := time.Now()
+	out, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		_ = sleep(out, landing-time.Since(sent))
+		cancel(context.Cause(ctx))
+	})
+	return out, func() {
+		stop()
+		cancel(nil)
+	}
+}
 
 // Fetch takes up to n entries without waiting: a share for low priorities
 // first, then by priority.
 func (r *Reader) Fetch(ctx context.Context, n, share int) ([]*Entry, error) {
+	ctx, cancel := landed(ctx)
+	defer cancel()
 	var a argList
 	a.arg(r.instance, n, share, len(r.streams))
 	a.key(r.rotated()...)
@@ -215,11 +236,19 @@ func (r *Reader) Fetch(ctx context.Context, n, share int) ([]*Entry, error) {
 	if err != nil {
 		return nil, err
 	}
+	entries := r.unpack(reply, a.keys)
+	r.turn++
+	return entries, r.store.complete(ctx, entries)
+}
+
+// unpack reads a reply of fetch: the time, then pairs of a stream's index, from
+// 1, and its entries.
+func (r *Reader) unpack(reply any, streams []string) []*Entry {
 	var entries []*Entry
 	got := list(reply)
 	for i := 1; i+1 < len(got); i += 2 {
 		index := int(number(got[i])) - 1
-		if index < 0 || index >= len(a.keys) {
+		if index < 0 || index >= len(streams) {
 			continue
 		}
 		for _, raw := range list(got[i+1]) {
@@ -228,11 +257,10 @@ func (r *Reader) Fetch(ctx context.Context, n, share int) ([]*Entry, error) {
 			for j := 0; j+1 < len(pairs); j += 2 {
 				values[pairs[j]] = pairs[j+1]
 			}
-			entries = append(entries, r.decode(a.keys[index], text(at(raw, 0)), values))
+			entries = append(entries, r.decode(streams[index], text(at(raw, 0)), values))
 		}
 	}
-	r.turn++
-	return entries, r.store.complete(ctx, entries)
+	return entries
 }
 
 // rotated gives the streams by priority, and within a priority another segment
@@ -266,8 +294,15 @@ func (r *Reader) shareOrder() []int {
 }
 
 // Wait blocks until entries arrive, at most for the reader's block time, and takes
-// them: up to n from one stream. After a while without any it returns nothing.
+// them: up to n from one stream. After a while without any it returns nothing. A
+// server that then says nothing for as long as the caller's client waits for
+// replies, or a second, is gone: go-redis alone would wait 10 s.
 func (r *Reader) Wait(ctx context.Context, n int) ([]*Entry, error) {
+	if patience := r.store.patience(); patience > 0 {
+		limit, cancel := context.WithTimeout(ctx, r.block+max(time.Second, patience))
+		defer cancel()
+		ctx = limit
+	}
 	return r.xread(ctx, ">", max(1, n/len(r.streams)), r.block)
 }
 
@@ -294,6 +329,8 @@ func (r *Reader) xread(ctx context.Context, from string, count int, block time.D
 			return nil, err
 		}
 	}
+	ctx, cancel := landed(ctx)
+	defer cancel()
 	reply, _, err := within(ctx, func() ([]redis.XStream, error) {
 		return rdb.XReadGroup(ctx, &redis.XReadGroupArgs{
 			Group: group, Consumer: r.instance, Streams: args, Count: int64(count), Block: block,

@@ -1,13 +1,14 @@
 -- cancel ends a job that has not started, or marks one that runs; the worker that runs it is told.
--- KEYS: record, due, wait, grant, cancels, history of cancelled, stream, claims
+-- KEYS: record, due, wait, grant, cancels, history of cancelled, stream, taken, claims
 -- ARGV: id, reason, control channel, inbox channel prefix, history TTL, record TTL, ref, waiter prefix, waiter suffix,
 --       name, queue, claims
 -- Returns: state before the call and whether a mutex is to be granted:
 --       '' no such job, s f c x final already, q running and now marked, d w n cancelled (due, waiting, not yet read)
 -- Idempotent: a final job stays as it is; a mark is set once
 -- Memory: works when Redis is out of memory (the first write removes)
--- include: base mutex claims finish
-local record, due, wait, grant, cancels, history, stream = key(), key(), key(), key(), key(), key(), key()
+-- include: base books mutex claims finish
+local record, due, wait, grant, cancels, history, stream, taken =
+  key(), key(), key(), key(), key(), key(), key(), key()
 local id, reason, channel, inbox, history_ttl, ttl = arg(), arg(), arg(), arg(), arg(), arg()
 local ref, before, after, name, queue = arg(), arg(), arg(), arg(), arg()
 local c = claims()
@@ -23,12 +24,12 @@ if state == 'q' then
     if not job[2] then
       try('ZREM', due, '')
       call('HSET', record, 'c', reason)
-      call('HSET', cancels, id, int(now))
+      try('HSET', cancels, id, int(now))
     end
     call('PUBLISH', channel, 'c ' .. rest .. ' ' .. id)
     return {'q', 0}
   end
-  try('XDEL', stream, rest)
+  take_out(stream, rest)
   state = 'n'
 elseif state == 'w' then
   try('ZREM', wait, before .. rest .. after)
@@ -41,4 +42,5 @@ local freed = finish({record = record, id = id, name = name, queue = queue, atte
   state = 'c', history = history, history_ttl = history_ttl, ttl = ttl, inbox = inbox, awaiting = job[3],
   submitted = job[4], claims = c, wait = wait, grant = grant})
 keep_histories()
+keep_books(taken)
 return {state, freed and 1 or 0}

@@ -15,7 +15,7 @@ local alive = known_until and tonumber(known_until) > 0 and 1 or 0 -- below 0: i
 local missed = {}
 if alive == 1 then
   call('ZADD', workers, 'XX', int(now + lease), instance)
-  call('HSET', instances, instance .. ' running', running)
+  try('HSET', instances, instance .. ' running', running)
   for i, stream in ipairs(streams) do
     local known = tonumber(arg())
     local pending = try('XPENDING', stream, 'w', '-', '+', known + 1, instance)
@@ -23,7 +23,10 @@ if alive == 1 then
     if not foreign and (pending.err or #pending > known) then missed[#missed + 1] = i end
   end
 end
+-- What is foreign there says nothing, and does not end a lease.
+local function ours(reply) return reply.err and {} or reply end
+
 return {
-  int(now), alive, call('HKEYS', cancels), call('SMEMBERS', paused),
+  int(now), alive, ours(try('HKEYS', cancels)), ours(try('SMEMBERS', paused)),
   call('ZRANGEBYSCORE', workers, int(now), '+inf', 'LIMIT', 0, 1000), missed,
 }

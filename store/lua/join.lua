@@ -1,17 +1,23 @@
--- join registers an instance in a segment and creates the consumer groups it reads. Foreign keys are left alone.
--- KEYS: workers, instances, streams
+-- join registers an instance in a segment and creates the consumer groups it reads. Foreign keys are left alone. A group
+-- that somebody destroyed while instances run begins at the end of its stream, for entries before that may be running:
+-- an audit dispatches them anew, under new tokens. That a group is made once more is noted in the books, for jobs may
+-- have lost their entries.
+-- KEYS: workers, instances, taken, streams
 -- ARGV: instance, lease in ms, description, number of streams
 -- Returns: now
 -- Idempotent: by instance
 -- Memory: refused when Redis is out of memory
 -- include: base
-local workers, instances = key(), key()
+local workers, instances, taken = key(), key(), key()
 local instance, lease, description = arg(), arg(), arg()
+local others = call('EXISTS', workers) == 1
 for _, stream in ipairs(keylist()) do
-  local made = try('XGROUP', 'CREATE', stream, 'w', '0', 'MKSTREAM')
+  local start = others and type(try('HGET', taken, stream)) == 'string' and '$' or '0'
+  local made = try('XGROUP', 'CREATE', stream, 'w', start, 'MKSTREAM')
   local harmless = made.err and (made.err:find('BUSYGROUP', 1, true) or made.err:find('WRONGTYPE', 1, true))
   if made.err and not harmless then return redis.error_reply(made.err) end
+  if not made.err and try('HSETNX', taken, stream, 0) == 0 then try('HINCRBY', taken, stream, 1) end
 end
-call('HSET', instances, instance, description)
+try('HSET', instances, instance, description)
 call('ZADD', workers, int(now + lease), instance)
 return int(now)

@@ -1,7 +1,7 @@
 -- lease_acquire takes a named lease when it is free, or renews it for the same owner.
 -- KEYS: lease, last token
 -- ARGV: owner, time to live in ms
--- Returns: token, 0; or '' and the ms after which the holder's lease lapses
+-- Returns: token, 0; or '' and the ms after which the holder's lease lapses, or -2 when no larger token can be made
 -- Idempotent: by owner, which keeps its token
 -- Memory: refused when Redis is out of memory
 -- include: base mutex
@@ -14,7 +14,9 @@ if held then
   call('PEXPIRE', lease, ttl)
   return {token, 0}
 end
-local token = mint(call('GET', last))
+local previous = call('GET', last)
+if spent(previous) then return {'', -2} end
+local token = mint(previous)
 call('SET', lease, owner .. ' ' .. token, 'NX', 'PX', ttl)
 call('SET', last, token, 'PX', 86400000)
 return {token, 0}

@@ -25,5 +25,5 @@ if pending then
   return 0
 end
 call('ZREM', workers, instance)
-call('HDEL', instances, instance, instance .. ' running')
+try('HDEL', instances, instance, instance .. ' running')
 return 1

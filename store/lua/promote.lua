@@ -1,14 +1,14 @@
 -- promote moves jobs that are due to their streams, and tells what else the segment needs.
--- KEYS: due, wait, grant, workers, plan, streams, then for each job: record, mutex when it has one
+-- KEYS: due, wait, grant, workers, plan, relay, streams, then for each job: record, mutex when it has one
 -- ARGV: number of streams, number of jobs, then for each job: ref, id, index of its stream, mutex name or '', route;
 --       then how many due refs to return
 -- Returns: now, score of the next due job or -1, next tick in plan or -1, up to 20 lapsed workers,
 --       refs that are due, mutexes to grant, refs that cannot be promoted each followed by the reason, sets
---       whose type is foreign
+--       whose type is foreign, 1 when jobs wait to be relayed
 -- Idempotent: a job whose score is above the server's time, or that left due, is passed over
 -- Memory: works when Redis is out of memory (the first write is ZREM)
 -- include: base mutex dispatch
-local due, wait, grant, workers, plan = key(), key(), key(), key(), key()
+local due, wait, grant, workers, plan, relay = key(), key(), key(), key(), key(), key()
 local streams = keylist()
 local bad = {}
 
@@ -63,7 +63,10 @@ end
 
 local lapsed = ours(workers, try('ZRANGEBYSCORE', workers, '-inf', int(now), 'LIMIT', 0, 20))
 local next_due, next_tick = head(due), head(plan)
+local noted = call('TYPE', relay).ok
+if noted ~= 'hash' and noted ~= 'none' then foreign[#foreign + 1] = relay end
 local refs = next_due ~= '-1' and call('ZRANGEBYSCORE', due, '-inf', int(now), 'LIMIT', 0, tonumber(arg())) or {}
 return {
   int(now), next_due, next_tick, lapsed, refs, ours(grant, try('ZRANGE', grant, 0, 99)), bad, foreign,
+  noted == 'hash' and 1 or 0,
 }

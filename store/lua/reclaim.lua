@@ -1,26 +1,41 @@
 -- reclaim takes the work of a lapsed instance from it: each pending entry is dispatched anew under a new token, or
--- the job is final when it was cancelled or has lost too many workers.
--- KEYS: workers, due, wait, grant, cancels, histories (failed, cancelled), events, streams, then for each job: record,
+-- the job is final when it was cancelled or has lost too many workers. With nobody as the instance it does so for
+-- jobs whose entries nobody will get, because somebody else had a hand in the stream.
+-- KEYS: workers, due, wait, grant, cancels, histories (failed, cancelled), events, taken, streams, then for each job: record,
 --       claims
--- ARGV: instance, limit of losses, inbox channel prefix, history TTLs (failed, cancelled), number of streams,
+-- ARGV: instance or '', limit of losses, inbox channel prefix, history TTLs (failed, cancelled), number of streams,
 --       number of jobs, then for each job: id, token, index of its stream, name, queue, record TTL in ms or '', ref, claims
 -- Returns: -1 the instance is alive; otherwise one answer for each job (1 dispatched, 2 cancelled, 3 failed, 0 passed
 --       over, -2 the record is damaged or gone), then names of mutexes to grant
--- Idempotent: by XACK of the token
+-- Idempotent: by XACK of the token, or by the record, which names another one then
 -- Memory: works when Redis is out of memory (the first write is XACK)
--- include: base mutex dispatch claims finish
+-- include: base books mutex dispatch claims finish
 local workers, due, wait, grant, cancels = key(), key(), key(), key(), key()
 local history = {f = key(), c = key()}
-local events = key()
+local events, taken = key(), key()
 local instance, limit, inbox = arg(), tonumber(arg()), arg()
 local ttl = {f = arg(), c = arg()}
 local streams = keylist()
-local lease = call('ZSCORE', workers, instance)
+local nobody = instance == ''
+local lease = not nobody and call('ZSCORE', workers, instance)
 if lease and tonumber(lease) > now then return -1 end
 -- From here on the instance is dead, and hears so from its next heartbeat. The first write frees no memory but needs none.
-call('ZREM', workers, '')
+if not nobody then call('ZREM', workers, '') end
 if lease and tonumber(lease) > 0 then call('ZADD', workers, 'XX', int(-lease), instance) end
 local freed = {}
+
+-- lost tells that nobody will get an entry: it is not pending, and it is gone or the group has passed it by.
+local function lost(stream, token)
+  if try('XPENDING', stream, 'w', token, token, 1)[1] then return false end
+  if not try('XRANGE', stream, token, token)[1] then return true end
+  for _, group in ipairs(try('XINFO', 'GROUPS', stream)) do
+    local at = {}
+    for i = 1, #group - 1, 2 do at[group[i]] = group[i + 1] end
+    local first = at.name == 'w' and try('XRANGE', stream, token, at['last-delivered-id'], 'COUNT', 1)[1]
+    if first then return first[1] == token end
+  end
+  return false
+end
 
 local function reclaim()
   local id, token, stream, name, queue = arg(), arg(), streams[tonumber(arg())], arg(), arg()
@@ -29,9 +44,14 @@ local function reclaim()
   local c = claims()
   local job = try('HMGET', record, 'p', 'a', 'f', 'l', 'c', 'aw', 's')
   local spec = not job.err and spec_of(record)
-  if try('XACK', stream, 'w', token) ~= 1 then return 0 end
-  call('XDEL', stream, token)
-  if job.err or not job[1] or not spec then
+  if nobody then
+    if job.err or job[1] ~= 'q' .. token or not lost(stream, token) then return 0 end
+    try('ZREM', due, '') -- the first write, which needs no memory
+  elseif try('XACK', stream, 'w', token) ~= 1 then
+    return 0
+  end
+  take_out(stream, token)
+  if job.err or not job[1] then
     try('HDEL', cancels, id)
     if let_go(c, id, 0, wait, grant) then freed[#freed + 1] = c.name end
     try('XADD', events, 'MAXLEN', '~', 10000, '*', 't', 'quarantined', 'i', id, 'n', name, 'q', queue, 'a', '0',
@@ -45,16 +65,19 @@ local function reclaim()
   -- it got then was never in its hands.
   local charged = lease and tonumber(token:match('^%d+')) <= math.abs(tonumber(lease))
   local attempt, losses = tonumber(job[2]) or 0, (tonumber(job[4]) or 0) + (charged and 1 or 0)
-  call('HSET', record, 'l', losses, 'x' .. attempt,
-    token .. ' l -1 ' .. int(now) .. ' ' .. instance .. ' the worker was lost')
+  call('HSET', record, 'l', losses, 'x' .. attempt, token .. (nobody and ' b -1 ' or ' l -1 ') .. int(now) .. ' ' ..
+    instance .. (nobody and ' somebody else took its entry away' or ' the worker was lost'))
+  local problem = not spec and 'the record has no job' or c and c.mutex and unsound(c.mutex, wait, grant)
+  local length = try('XLEN', stream)
+  if type(length) == 'table' then problem = length.err end
   local state, err
   if job[5] then
     state, err = 'c', job[5]
     try('HDEL', cancels, id)
   elseif charged and losses >= limit then
     state, err = 'f', 'the job lost its worker ' .. losses .. ' times'
-  elseif c and c.mutex and unsound(c.mutex, wait, grant) then
-    state, err = 'f', 'quarantined: ' .. unsound(c.mutex, wait, grant)
+  elseif problem then
+    state, err = 'f', 'quarantined: ' .. problem
     call('HSET', record, 'e', err)
   end
   if state then
@@ -77,4 +100,5 @@ end
 local answers = {}
 for i = 1, tonumber(arg()) do answers[i] = reclaim() end
 keep_histories()
+keep_books(taken)
 return {answers, freed}

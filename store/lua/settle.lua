@@ -1,5 +1,5 @@
 -- settle ends attempts: the job becomes final, is planned again, or goes back to the workers.
--- KEYS: due, wait, grant, cancels, four histories (succeeded, failed, cancelled, expired), events, streams,
+-- KEYS: due, wait, grant, cancels, four histories (succeeded, failed, cancelled, expired), events, taken, streams,
 --       then for each job: record, claims
 -- ARGV: control channel, segment, inbox channel prefix, instance, four history TTLs, number of streams, number of jobs,
 --       then for each job: id, token, index of its stream, outcome, elapsed ms, delay or expiry in ms,
@@ -8,20 +8,26 @@
 --       the workers, u no handler here (planned again after delay, uncharged)
 -- Returns: one answer for each job: 1 settled, 2 settled before by this same call, 3 cancelled instead,
 --       0 fenced: the token is not the current one, -1 not yet expired, -2 the record is damaged or gone,
---       -3 failed instead: a key it needs is not ours; then names of mutexes to grant
--- Idempotent: by XACK of the token; the attempt log tells a repetition from a stale attempt
+--       -3 failed instead: a key it needs is not ours, 4 settled, though somebody else had taken the entry away;
+--       then names of mutexes to grant
+-- Idempotent: by XACK of the token, or by the record that names it; the attempt log tells a repetition from a stale attempt
 -- Memory: works when Redis is out of memory (the first write is XACK)
--- include: base mutex dispatch plan claims finish
+-- include: base books mutex dispatch plan claims finish
 local due, wait, grant, cancels = key(), key(), key(), key()
 local history = {s = key(), f = key(), c = key(), x = key()}
-local events = key()
+local events, taken = key(), key()
 local channel, segment, inbox, instance = arg(), arg(), arg(), arg()
 local ttl = {s = arg(), f = arg(), c = arg(), x = arg()}
 local streams = keylist()
 local kept_attempts = 20
--- Outcomes that are recorded as another one: c when nobody cancelled the job, f when a key it needs is not ours.
-local turned = {cb = true, cf = true, rf = true, zf = true, uf = true, bf = true}
 local freed = {}
+
+-- same tells whether the log of an attempt is that of the outcome asked for, which can be recorded as another one:
+-- c as b when nobody cancelled the job, all but s and x as f when a key they need is not ours.
+local function same(log, was, asked)
+  if was == asked or asked == 'c' and was == 'b' then return true end
+  return was == 'f' and asked ~= 's' and asked ~= 'x' and log:find('^%S+ f %S+ %S+ %S+ quarantined: ')
+end
 
 local function settle()
   local id, token, stream = arg(), arg(), streams[tonumber(arg())]
@@ -41,17 +47,24 @@ local function settle()
     problem = type(planned_for) == 'table' and planned_for.err
   elseif outcome == 'b' then
     spec = spec_of(record)
-    problem = not spec and 'the record has no job' or c and c.mutex and unsound(c.mutex, wait, grant)
+    local length = try('XLEN', stream)
+    problem = type(length) == 'table' and length.err or not spec and 'the record has no job'
+      or c and c.mutex and unsound(c.mutex, wait, grant)
   end
 
   local acked = try('XACK', stream, 'w', token)
-  if acked ~= 1 then
+  if type(acked) == 'table' and not acked.err:find('WRONGTYPE', 1, true) then
+    call('XACK', stream, 'w', token) -- ends the script: the server refuses writes for now, which fences nobody
+  end
+  -- While the record names the entry, no other attempt was dispatched: then somebody else took the entry away.
+  local bereft = acked ~= 1 and not job.err and job[1] == 'q' .. token
+  if acked ~= 1 and not bereft then
     local log = not job.err and call('HGET', record, 'x' .. attempt)
     local was = log and log:sub(1, #token + 1) == token .. ' ' and log:sub(#token + 2, #token + 2)
-    if was and (was == asked or turned[asked .. was]) then return 2 end
+    if was and same(log, was, asked) then return 2 end
     return 0
   end
-  call('XDEL', stream, token)
+  take_out(stream, token)
   if job.err or not job[1] then
     try('HDEL', cancels, id)
     if let_go(c, id, 0, wait, grant) then freed[#freed + 1] = c.name end
@@ -62,7 +75,7 @@ local function settle()
   end
   if job[1] ~= 'q' .. token then return 0 end
 
-  local answer = 1
+  local answer = bereft and 4 or 1
   if problem then
     outcome, err, answer = 'f', 'quarantined: ' .. problem .. '; ' .. err, -3
     call('HSET', record, 'e', err)
@@ -116,4 +129,5 @@ local answers = {}
 for i = 1, tonumber(arg()) do answers[i] = settle() end
 wake(due, channel, segment)
 keep_histories()
+keep_books(taken)
 return {answers, freed}

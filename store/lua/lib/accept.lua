@@ -21,14 +21,15 @@ local function accept(due, wait, grant, tend, streams)
   local known = try('HMGET', record, 'j', 'p')
   if known.err then return 'e' .. known.err end
   if known[1] then return known[1] == spec and '=' or '!' end
-  if known[2] then return known[2] == 'v' and 'v' or '!' end
+  if known[2] and known[2] ~= 'v' then return '!' end
+  if known[2] and foreign[1] then return 'v' end -- its claims may be the ones that were taken over
   if c then
     local elsewhere = c.locator and try('GET', c.locator)
     if elsewhere then return type(elsewhere) == 'table' and 'e' .. elsewhere.err or 'l' .. elsewhere end
     if c.unique then
       local holder = try('GET', c.unique)
       if type(holder) == 'table' and holder.err then return 'e' .. holder.err end
-      if holder and holder ~= id then return 'u' .. holder end
+      if holder then return 'u' .. holder end -- also for a job of this ID that is forgotten
     end
     local problem = c.mutex and unsound(c.mutex, wait, grant)
     if problem then return 'e' .. problem end
@@ -49,6 +50,7 @@ local function accept(due, wait, grant, tend, streams)
   end
 
   call('HSET', record, 'j', spec, 's', int(now))
+  if known[2] then call('PERSIST', record) end
   for _, claim in ipairs(foreign) do call('ZADD', tend, int(now + 3600000), claim) end
   if c then
     if c.unique then call('SET', c.unique, id) end

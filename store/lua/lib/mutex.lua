@@ -1,6 +1,10 @@
 -- A mutex is a hash: h = ID of the job that holds it, t = last token. While
 -- jobs wait for a free mutex, its name is in the sorted set grant.
 
+-- spent tells that the token after this one would not be larger: numbers of Lua are exact below 2^53 only. No server's
+-- clock has come that far, so somebody else wrote it.
+local function spent(token) return (tonumber(token or 0) or 0) >= 9007199254740991 end
+
 -- mint gives the next token: larger than the previous one, and than any that
 -- was minted before a failover lost it (server time in microseconds).
 local function mint(previous)
@@ -14,11 +18,14 @@ local function first_waiter(wait, name)
   return try('ZRANGEBYLEX', wait, '[' .. name .. ':', '(' .. name .. ';', 'LIMIT', 0, 1)[1]
 end
 
--- unsound tells why a mutex cannot be used: the type of a key is not ours. take
--- and enqueue must not be called then.
+-- unsound tells why a mutex cannot be used: the type of a key, or a token, is not
+-- ours. take and enqueue must not be called then.
 local function unsound(mutex, wait, grant)
-  local held, waiting, granting = try('HGET', mutex, 'h'), try('ZCARD', wait), try('ZCARD', grant)
-  if type(held) == 'table' then return held.err end
+  local held, waiting, granting = try('HMGET', mutex, 't', 'n'), try('ZCARD', wait), try('ZCARD', grant)
+  if held.err then return held.err end
+  if spent(held[1]) or spent(held[2]) then
+    return 'the last token or ticket of the mutex is 2^53 or more and cannot grow; delete the fields t and n of ' .. mutex
+  end
   if type(waiting) == 'table' then return waiting.err end
   if type(granting) == 'table' then return granting.err end
 end
@@ -47,7 +54,8 @@ end
 -- free ends id's hold. The last token is remembered for an hour, so that tokens
 -- keep growing even when the server's clock is set back meanwhile.
 local function free(mutex, wait, grant, name, id)
-  if unsound(mutex, wait, grant) or call('HGET', mutex, 'h') ~= id then return false end
+  local waiting, granting = try('ZCARD', wait), try('ZCARD', grant) -- a spent token is no reason to keep it
+  if type(waiting) == 'table' or type(granting) == 'table' or try('HGET', mutex, 'h') ~= id then return false end
   call('HDEL', mutex, 'h')
   if first_waiter(wait, name) then
     call('ZADD', grant, now, name)
