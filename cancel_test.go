@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/carillon-go/carillon"
+	"github.com/carillon-go/carillon/internal/faultnet"
 )
 
 func TestCancel(t *testing.T) {
@@ -68,15 +69,15 @@ func TestCancel(t *testing.T) {
 	})
 
 	// loseSignals keeps a worker from hearing of cancelled jobs by messages.
-	loseSignals := func(wire *wire) (lost *atomic.Int32) {
+	loseSignals := func(wire *faultnet.Net) (lost *atomic.Int32) {
 		lost = new(atomic.Int32)
-		wire.onReply(func(_, reply []byte) fate {
+		wire.Set(faultnet.Faults{Reply: func(_ []string, reply []byte) faultnet.Fate {
 			if has(reply, "message") && has(reply, "\r\nc ") {
 				lost.Add(1)
-				return swallow
+				return faultnet.Swallow
 			}
-			return letPass
-		})
+			return faultnet.Pass
+		}})
 		return lost
 	}
 
@@ -243,7 +244,7 @@ func TestCancel(t *testing.T) {
 			rdb, wire := wireTo(t, p.rdb)
 			delivered, signalled, arrive := make(chan struct{}), make(chan struct{}), make(chan struct{})
 			var once, twice sync.Once
-			wire.onReply(func(_, reply []byte) fate {
+			wire.Set(faultnet.Faults{Reply: func(_ []string, reply []byte) faultnet.Fate {
 				switch {
 				case !has(reply, "victim"):
 				case has(reply, "message"):
@@ -252,16 +253,23 @@ func TestCancel(t *testing.T) {
 					once.Do(func() { close(delivered) })
 					<-arrive
 				}
-				return letPass
-			})
+				return faultnet.Pass
+			}})
 			p.run2(t, rdb, handlers{"hold": g.run}, lease(5*time.Minute)) // heartbeats do not help
 			resume := sync.OnceFunc(func() { close(arrive) })
 			t.Cleanup(resume)
 			from := p.new(t, nil)
 			submit(t, from, carillon.Job{Name: "hold", ID: "victim"})
 			receive(t, delivered, "the delivery")
-			require.NoError(t, from.Cancel(t.Context(), "victim"))
-			receive(t, signalled, "the signal")
+			eventually(t, "the signal", func() bool { // lost as long as nobody listens
+				require.NoError(t, from.Cancel(t.Context(), "victim"))
+				select {
+				case <-signalled:
+					return true
+				default:
+					return false
+				}
+			})
 			resume()
 			assert.Equal(t, carillon.StateCancelled, await(t, from, "victim").State)
 		})

@@ -43,23 +43,34 @@ func (c *clock) until(t time.Time) time.Duration {
 	return max(0, t.Sub(now))
 }
 
-// outage remembers when Redis was last out of reach. Every lease ages while it
-// is, so nobody is declared dead until a full lease after it came back. A new
+// outage remembers whether Redis was out of reach. Every lease ages while it is,
+// so nobody is declared dead until a full lease after it came back. A new
 // instance cannot know what was before it and waits as well.
 type outage struct {
 	mu    sync.Mutex
+	away  bool
 	until time.Time
 }
 
-func (o *outage) begin(lease time.Duration) {
+func (o *outage) begin() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.until = time.Now().Add(lease)
+	o.away = true
+}
+
+// end notes that Redis answers. Only from then on can others renew their leases:
+// a long pause may lie between the last failure and this answer.
+func (o *outage) end(lease time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.away {
+		o.away, o.until = false, time.Now().Add(lease)
+	}
 }
 
 // over reports whether other instances' leases can be trusted to have lapsed.
 func (o *outage) over() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return !time.Now().Before(o.until)
+	return !o.away && !time.Now().Before(o.until)
 }

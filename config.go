@@ -49,8 +49,27 @@ type Config struct {
 	// checkpoints, in bytes. 0 means 1 MiB; at most 64 MiB.
 	MaxPayload int
 
+	// Encryption keeps payloads from whoever can read Redis. It is off by default.
+	Encryption Encryption
+
 	// Retention bounds what is kept of finished jobs.
 	Retention Retention
+
+	// WaitReplicas is how many replicas must have received a change before
+	// Submit, SubmitMany, Schedule, Unschedule, Cancel, Retry, RunNow, PauseQueue
+	// and ResumeQueue return without error; at most 16. 0, the default, waits for
+	// none. It narrows what a failover can lose, and does not rule it out: a
+	// failover may promote another replica. A call waits up to 1 s, or half of
+	// the client's ReadTimeout or of what is left until its context's deadline
+	// if that is less. When fewer replicas answer, it returns [ErrUncertain]: the
+	// change is on the primary; submitting the same ID again is safe, and waits
+	// again. When a key in another segment was not confirmed first, it returns
+	// [ErrUnavailable] instead, and the job was not stored. Locks and what
+	// instances do by themselves, as firing schedules, do not wait. Each call
+	// costs the round trip between primary and replicas. What workers record does
+	// not wait: losing it runs a job again. A server that has too few replicas, as
+	// the embedded one, confirms nothing.
+	WaitReplicas int
 
 	// Version of the service, shown by Instances.
 	Version string
@@ -87,6 +106,7 @@ const (
 	defaultPayload     = 1 << 20
 	maxPayload         = 64 << 20
 	maxNamespaceBytes  = 100
+	maxReplicas        = 16
 	day                = 24 * time.Hour
 )
 
@@ -174,6 +194,10 @@ func (c *Config) validate() error {
 	add(validDuration("ShutdownTimeout", c.ShutdownTimeout))
 	if c.MaxPayload < 0 || c.MaxPayload > maxPayload {
 		add(invalid("MaxPayload", "%d is not between 0 and %d", c.MaxPayload, maxPayload))
+	}
+	errs = append(errs, c.Encryption.validate()...)
+	if c.WaitReplicas < 0 || c.WaitReplicas > maxReplicas {
+		add(invalid("WaitReplicas", "%d is not between 0 and %d", c.WaitReplicas, maxReplicas))
 	}
 	for name, k := range map[string]Keep{
 		"Succeeded": c.Retention.Succeeded, "Failed": c.Retention.Failed,

@@ -84,6 +84,12 @@
 // Data in Redis that cannot be read fails the one job it belongs to, with a
 // reason that begins with "quarantined".
 //
+// # Encryption
+//
+// With Config.Encryption the payloads of jobs and schedules are encrypted before
+// they leave the process, and bound to their job; see [Encryption] for what is
+// covered and what is not, and for the rotation of keys.
+//
 // # Testing
 //
 // Package carillontest runs a Scheduler on a Redis inside the test whose clock

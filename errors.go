@@ -9,6 +9,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/carillon-go/carillon/internal/seal"
 	"github.com/carillon-go/carillon/store"
 )
 
@@ -32,6 +33,10 @@ var (
 	ErrUncertain = store.ErrUncertain
 	// ErrDamaged: what Redis holds under this key was not written by Carillon, or is torn.
 	ErrDamaged = store.ErrDamaged
+	// ErrDecrypt: encrypted data cannot be used here. With ErrDamaged as well, it was
+	// altered or belongs to another job; otherwise this instance lacks the key, or
+	// has keys and the data is not encrypted. See Encryption.
+	ErrDecrypt = seal.ErrOpen
 	// ErrLocked: TryLock found the lease held by somebody else.
 	ErrLocked = errors.New("locked by another holder")
 	// ErrClosed: the Scheduler was shut down, or Run was called twice.

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/carillon-go/carillon"
+	"github.com/carillon-go/carillon/internal/faultnet"
 )
 
 // listening hears n events, from cursor on.
@@ -208,9 +209,9 @@ func TestSubscribe(t *testing.T) {
 				return id
 			}
 			want := []string{end()}
-			wire.cut()
+			wire.Set(faultnet.Faults{Cut: true})
 			want = append(want, end(), end())
-			wire.mend()
+			wire.Set(faultnet.Faults{})
 			want = append(want, end())
 			var got []string
 			for _, e := range heardBy(t, heard) {

@@ -133,41 +133,42 @@ func (x *Execution) SetResult(v any) error {
 	if err != nil {
 		return Permanent(err)
 	}
-	x.result = data
+	x.result = x.scheduler.vault.seal(x.ID, x.Name, fieldResult, data)
 	return nil
 }
 
 // Progress publishes how far the attempt is; v is encoded as JSON and shown by
 // Get. It is refused with [ErrFenced] when a newer attempt exists.
 func (x *Execution) Progress(ctx context.Context, v any) error {
-	return x.note(ctx, "progress", v, true)
+	return x.note(ctx, fieldProgress, v, true)
 }
 
 // Checkpoint stores what a later attempt needs to go on from here; v is encoded
 // as JSON. It is refused with [ErrFenced] when a newer attempt exists.
 func (x *Execution) Checkpoint(ctx context.Context, v any) error {
-	return x.note(ctx, "checkpoint", v, false)
+	return x.note(ctx, fieldCheckpoint, v, false)
 }
 
-func (x *Execution) note(ctx context.Context, op string, v any, progress bool) error {
-	data, err := encode(op, v, x.scheduler.config.MaxPayload)
+func (x *Execution) note(ctx context.Context, field string, v any, progress bool) error {
+	data, err := encode(field, v, x.scheduler.config.MaxPayload)
 	if err == nil {
-		err = x.scheduler.store.Note(ctx, x.entry, progress, data)
+		err = x.scheduler.store.Note(ctx, x.entry, progress, x.scheduler.vault.seal(x.ID, x.Name, field, data))
 	}
-	return opError(op, x.ID, err)
+	return opError(field, x.ID, err)
 }
 
 // Restore decodes the last checkpoint of the job into v and reports whether
-// there is one.
+// there is one. With encryption, one that was altered is an [ErrDecrypt].
 func (x *Execution) Restore(ctx context.Context, v any) (bool, error) {
 	job, err := x.scheduler.store.Get(ctx, x.ID)
 	if err != nil {
 		return false, opError("restore", x.ID, err)
 	}
-	if job.Checkpoint == nil {
-		return false, nil
+	data, err := x.scheduler.vault.field(x.ID, x.Name, fieldCheckpoint, job.Checkpoint)
+	if err != nil || data == nil {
+		return false, opError("restore", x.ID, err)
 	}
-	if err := json.Unmarshal(job.Checkpoint, v); err != nil {
+	if err := json.Unmarshal(data, v); err != nil {
 		return false, opError("restore", x.ID, fmt.Errorf("the checkpoint cannot be decoded into %T", v))
 	}
 	return true, nil

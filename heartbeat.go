@@ -93,7 +93,7 @@ func (in *instance) pulse(ctx context.Context) error {
 		if err == nil {
 			in.alive[segment] = sent
 		} else if in.keeping.Err() == nil {
-			in.keepers[segment].grace.begin(in.config.LeaseTTL)
+			in.keepers[segment].grace.begin()
 		}
 	}
 	in.stopCancelled(p.Cancelled)
@@ -133,7 +133,7 @@ func (in *instance) declaredDead(ctx context.Context, segments []int) {
 	}
 	in.log.Warn("carillon: the lease had lapsed and the instance was declared dead; joining again", "segments", segments)
 	in.running.stop(func(e *store.Entry) bool { return slices.Contains(segments, e.Segment) }, ErrLeaseLost)
-	if err := in.join(ctx); err != nil && !errors.Is(err, ErrClosed) {
+	if err := in.rejoin(ctx); err != nil && !errors.Is(err, ErrClosed) {
 		in.log.Warn("carillon: joining again failed, the next heartbeat tries", "error", err)
 	}
 }

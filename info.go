@@ -2,6 +2,7 @@ package carillon
 
 import (
 	"encoding/json"
+	"fmt"
 	"time"
 
 	"github.com/carillon-go/carillon/store"
@@ -65,6 +66,10 @@ type JobInfo struct {
 	Reason          string // why it was cancelled or quarantined
 	Result          json.RawMessage
 	Progress        json.RawMessage
+
+	// Undecrypted is an [ErrDecrypt] when Args and Headers, Result or Progress are
+	// missing here because they cannot be decrypted.
+	Undecrypted error
 }
 
 // Attempt is one execution of a job.
@@ -102,15 +107,34 @@ var outcomes = map[store.Outcome]Outcome{
 	store.Snooze: OutcomeSnoozed, store.Release: OutcomeReleased, store.Decline: OutcomeDeclined, store.Lost: OutcomeLost,
 }
 
+func (s *Scheduler) infoOf(j *store.Job) *JobInfo {
+	info := infoOf(j)
+	read := func(field string, data []byte) []byte {
+		plain, err := s.vault.field(j.ID, j.Spec.Name, field, data)
+		if err != nil {
+			info.Undecrypted = fmt.Errorf("%s: %w", field, err)
+		}
+		return plain
+	}
+	info.Progress, info.Result = read(fieldProgress, j.Progress), read(fieldResult, j.Result)
+	p, err := s.vault.payloadOf(j.ID, j.Spec)
+	if err != nil {
+		p, info.Undecrypted = payload{}, fmt.Errorf("%s: %w", fieldArgs, err)
+	}
+	info.Args, info.Headers = p.Args, p.Headers
+	return info
+}
+
+// infoOf leaves out what may be encrypted.
 func infoOf(j *store.Job) *JobInfo {
 	s := j.Spec
 	info := &JobInfo{
-		ID: j.ID, Name: s.Name, Args: s.Args, Queue: s.Queue, Priority: priorityOf(s.Priority), State: State(j.State),
+		ID: j.ID, Name: s.Name, Queue: s.Queue, Priority: priorityOf(s.Priority), State: State(j.State),
 		SubmittedAt: j.SubmittedAt, DueAt: j.DueAt, ExpiresAt: s.ExpiresAt, FinishedAt: j.FinishedAt, Timeout: s.Timeout,
 		Retry: retryFromSpec(s.Retry), Unique: Unique{Key: s.Unique, For: s.UniqueFor}, Mutex: s.Mutex,
-		Tags: s.Tags, Headers: s.Headers, Schedule: s.Schedule, Tick: s.Tick,
+		Tags: s.Tags, Schedule: s.Schedule, Tick: s.Tick,
 		Attempt: j.Count, Failures: j.Failures, Losses: j.Losses,
-		CancelRequested: j.Cancelled, Reason: j.Reason, Result: j.Result, Progress: j.Progress,
+		CancelRequested: j.Cancelled, Reason: j.Reason,
 	}
 	for _, a := range j.Attempts {
 		info.Attempts = append(info.Attempts, Attempt{

@@ -275,6 +275,8 @@ func TestBadConfigurations(t *testing.T) {
 		"short lease":            {carillon.Config{LeaseTTL: 99 * time.Millisecond}, "LeaseTTL"},
 		"long lease":             {carillon.Config{LeaseTTL: time.Hour + 1}, "LeaseTTL"},
 		"negative shutdown":      {carillon.Config{ShutdownTimeout: -1}, "ShutdownTimeout"},
+		"negative replicas":      {carillon.Config{WaitReplicas: -1}, "WaitReplicas"},
+		"too many replicas":      {carillon.Config{WaitReplicas: 17}, "WaitReplicas"},
 		"negative payload":       {carillon.Config{MaxPayload: -1}, "MaxPayload"},
 		"huge payload":           {carillon.Config{MaxPayload: 64<<20 + 1}, "MaxPayload"},
 		"negative age":           {carillon.Config{Retention: carillon.Retention{Failed: carillon.Keep{Age: -1}}}, "Retention.Failed.Age"},

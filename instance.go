@@ -81,8 +81,10 @@ func newInstance(ctx context.Context, s *Scheduler, handlers map[string]registra
 	return in
 }
 
-// blockTime is how long a read may block. Longer ones suffer from a server bug
-// (redis/redis#12998) and notice a dead connection later.
+// blockTime is how long a read may block, and with a short lease half of that.
+// Longer ones suffer from a server bug (redis/redis#12998) and notice a dead
+// connection later; and the read of a process that freezes has to end before its
+// lease does, for what it took after that would belong to nobody.
 const blockTime = 5 * time.Second
 
 // start checks the server, registers the instance and starts its goroutines.
@@ -98,7 +100,7 @@ func (in *instance) start(ctx context.Context) error {
 	if err := in.retry(ctx, "register", in.join); err != nil {
 		return err
 	}
-	block := cmp.Or(in.knobs.Block, blockTime)
+	block := cmp.Or(in.knobs.Block, min(blockTime, in.config.LeaseTTL/2))
 	for _, q := range in.queues {
 		p := newPool(in.config.Queues[q])
 		in.pools[q] = p
@@ -109,7 +111,7 @@ func (in *instance) start(ctx context.Context) error {
 	}
 	for segment := range in.store.Segments() {
 		k := newKeeper(in, segment)
-		k.grace.begin(in.config.LeaseTTL)
+		k.grace.begin()
 		in.keepers = append(in.keepers, k)
 		in.alive = append(in.alive, time.Now())
 	}
@@ -131,16 +133,24 @@ func (in *instance) start(ctx context.Context) error {
 	return nil
 }
 
-// retry calls f until it succeeds, fails for good, or ctx ends.
+// retry calls f until it succeeds, fails for good, or ctx ends. A wrong password
+// or certificate is for good: it may be put right while it waits, but whoever
+// deploys has to hear of it, and what starts the process starts it again. An
+// instance that runs already waits for that, as in an outage.
 func (in *instance) retry(ctx context.Context, what string, f func(context.Context) error) error {
 	wait := 100 * time.Millisecond
+	var last error
 	for {
 		limit, cancel := context.WithTimeout(ctx, settleGrace) // or it says nothing for long
 		err := f(limit)
 		cancel()
-		if err == nil || !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrUncertain) || ctx.Err() != nil {
+		if last != nil && err != nil && ctx.Err() != nil {
+			return fmt.Errorf("%w; before that: %w", err, last)
+		}
+		if err == nil || !passing(err) || ctx.Err() != nil {
 			return err
 		}
+		last = err
 		in.log.Warn("carillon: "+what+": waiting for Redis", "error", err)
 		pause(ctx, wait)
 		wait = min(2*wait, 2*time.Second)
@@ -183,6 +193,19 @@ func (in *instance) join(ctx context.Context) error {
 	return in.store.Join(ctx, in.id, in.config.LeaseTTL, data, in.queues)
 }
 
+// rejoin registers the instance where it is not known any more. The server may
+// have lost everything, and then somebody has to say so.
+func (in *instance) rejoin(ctx context.Context) error {
+	gone, err := in.store.Forgotten(ctx)
+	if gone && in.warned.lately("gone") {
+		in.log.Error("carillon: the server has lost the namespace; the jobs and schedules it held are gone", "namespace", in.config.Namespace)
+	}
+	if err != nil {
+		return err
+	}
+	return in.join(ctx)
+}
+
 // description is what an instance leaves in Redis about itself.
 type description struct {
 	Host     string         `json:"host"`
@@ -210,10 +233,10 @@ func (in *instance) shutdown(ctx context.Context) error {
 	in.stopping.Store(true)
 	in.stopReading()
 	<-in.startEnded
-	for _, r := range in.readers {
-		_ = r.source.Close() // interrupts a blocked read
-	}
 	in.readLoops.Wait()
+	for _, r := range in.readers {
+		_ = r.source.Close()
+	}
 	in.releaseUnread(ctx)
 
 	drain, cancel := context.WithTimeout(ctx, in.config.ShutdownTimeout)
@@ -224,16 +247,25 @@ func (in *instance) shutdown(ctx context.Context) error {
 	}
 	in.stopJobs(ErrShutdown)
 	grace, cancel := context.WithTimeout(ctx, stuckGrace)
-	in.running.wait(grace)
+	left = in.running.wait(grace)
 	cancel()
-
-	patience := settleGrace
-	if ctx.Err() != nil {
-		patience = hurriedGrace
+	if left > 0 && ctx.Err() != nil { // even in a hurry, those that look at their contexts can return
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), obeyGrace)
+		in.running.wait(last)
+		cancel()
 	}
-	farewell, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
+
+	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleGrace)
 	defer cancel()
+	farewell, hurry := context.WithCancelCause(limit)
+	defer hurry(nil)
+	unlink := context.AfterFunc(ctx, func() {
+		pause(farewell, hurriedGrace)
+		hurry(context.Cause(ctx))
+	})
+	defer unlink()
 	in.abandonStuck()
+	in.releaseUnread(farewell) // a read can have been executed late
 	unsettled := in.settler.stop(farewell)
 	in.stopKeeping()
 	if in.unlistenHints != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/carillon-go/carillon"
+	"github.com/carillon-go/carillon/internal/faultnet"
 )
 
 func TestSubmit(t *testing.T) {
@@ -139,14 +140,14 @@ func TestSubmit(t *testing.T) {
 			var calls atomic.Int32
 			var entered sync.WaitGroup
 			entered.Add(n)
-			wire.onReply(func(sent, _ []byte) fate {
-				if has(sent, "evalsha") {
+			wire.Set(faultnet.Faults{Reply: func(sent []string, _ []byte) faultnet.Fate {
+				if sent[0] == "evalsha" {
 					if calls.Add(1) == 1 {
 						entered.Wait() // the others gather meanwhile
 					}
 				}
-				return letPass
-			})
+				return faultnet.Pass
+			}})
 			var wg sync.WaitGroup
 			for range n {
 				wg.Go(func() {

@@ -27,14 +27,17 @@ type keeper struct {
 	mine  bool // the live instances' hashes say so
 	lease *store.Lease
 
-	grace   outage
-	renewed time.Time
-	lapsed  []string // instances whose leases had lapsed at the last look
-	healed  string   // how far the mutexes were looked through
-	trimmed time.Time
-	trimAt  int64 // finished jobs of this instance at that time
-	swept   time.Time
-	tended  time.Time
+	grace    outage
+	renewed  time.Time
+	lapsed   []string // instances whose leases had lapsed at the last look
+	healed   string   // how far the mutexes were looked through
+	trimmed  time.Time
+	trimAt   int64 // finished jobs of this instance at that time
+	swept    time.Time
+	tended   time.Time
+	relaying bool // jobs waited to be relayed at the last look
+	audit    *store.Audit
+	audited  time.Time
 }
 
 // Intervals of a keeper.
@@ -49,7 +52,7 @@ const (
 
 func newKeeper(in *instance, segment int) *keeper {
 	now := time.Now() // what is rare waits at first, too
-	return &keeper{instance: in, segment: segment, hints: make(chan time.Time, 64), swept: now, tended: now}
+	return &keeper{instance: in, segment: segment, hints: make(chan time.Time, 64), swept: now, tended: now, audited: now, audit: in.store.Audit(segment)}
 }
 
 // hint tells that something is planned for an instant. Zero: look at once.
@@ -84,8 +87,9 @@ func (k *keeper) run() {
 			if in.warned.lately("housekeeping") {
 				in.log.Warn("carillon: housekeeping failed, trying again", "segment", k.segment, "error", err)
 			}
-			if (errors.Is(err, ErrUnavailable) || errors.Is(err, ErrUncertain)) && !errors.Is(err, store.ErrFull) {
-				k.grace.begin(in.config.LeaseTTL)
+			if (errors.Is(err, ErrUnavailable) || errors.Is(err, ErrUncertain)) &&
+				!errors.Is(err, store.ErrFull) && !errors.Is(err, store.ErrReplicas) {
+				k.grace.begin()
 			}
 			pause(ctx, max(retryEvery, backoff(failures)))
 			continue
@@ -137,6 +141,7 @@ func (k *keeper) round(ctx context.Context) (time.Time, error) {
 	if err != nil {
 		return time.Time{}, err
 	}
+	k.grace.end(in.config.LeaseTTL)
 	if tick.Promoted == 0 {
 		in.clock.learn(tick.Now, asked)
 	}
@@ -153,7 +158,26 @@ func (k *keeper) round(ctx context.Context) (time.Time, error) {
 	if err := k.reclaim(ctx, tick.Lapsed); err != nil {
 		return next, errors.Join(notFired, err)
 	}
-	return next, errors.Join(notFired, k.tidy(ctx))
+	if err := k.tidy(ctx); err != nil {
+		return next, errors.Join(notFired, err)
+	}
+	k.relay(ctx, tick.Relay)
+	return next, notFired
+}
+
+// relay submits jobs of ticks to other segments, when whoever fired them did not
+// come to it: the owner does so at once, the others when it is still undone at
+// their next look. Other segments can be away while this one is well.
+func (k *keeper) relay(ctx context.Context, waiting bool) {
+	before := k.relaying
+	k.relaying = waiting
+	if !waiting || !k.owner() && !before {
+		return
+	}
+	in := k.instance
+	if err := in.store.Relay(ctx, k.segment); err != nil && ctx.Err() == nil && in.warned.lately("relay") {
+		in.log.Warn("carillon: jobs of ticks could not be submitted to other segments, trying again", "segment", k.segment, "error", err)
+	}
 }
 
 func (k *keeper) report(id string, err error) {
@@ -205,6 +229,11 @@ func (k *keeper) tidy(ctx context.Context) error {
 	if !k.owner() {
 		return nil
 	}
+	if now.Sub(k.audited) >= max(in.config.LeaseTTL, in.knobs.Poll) {
+		if err := k.look(ctx); err != nil {
+			return err
+		}
+	}
 	if now.Sub(k.swept) >= max(in.config.LeaseTTL, sweepEvery) && k.grace.over() {
 		k.swept = now
 		strays, err := in.store.Strays(ctx, k.segment, in.config.LeaseTTL)
@@ -219,9 +248,6 @@ func (k *keeper) tidy(ctx context.Context) error {
 	}
 	if now.Sub(k.tended) >= max(tendEvery, in.knobs.Poll) {
 		k.tended = now
-		if err := in.store.Relay(ctx, k.segment); err != nil {
-			return err
-		}
 		freed, next, err := in.store.HealMutexes(ctx, k.segment, k.healed)
 		k.healed = next
 		if freed > 0 {
@@ -235,6 +261,27 @@ func (k *keeper) tidy(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// look takes a step of the audit of the segment's streams.
+func (k *keeper) look(ctx context.Context) error {
+	in := k.instance
+	again, more, err := k.audit.Step(ctx, k.report)
+	if errors.Is(err, store.ErrDenied) {
+		if in.warned.first("audit") {
+			in.log.Error("carillon: the streams cannot be audited; see docs/operations.md for the rights that are needed", "error", err)
+		}
+		err = nil
+	}
+	if again > 0 {
+		in.log.Error("carillon: jobs whose entries somebody else had taken away were dispatched anew", "segment", k.segment, "jobs", again)
+	}
+	if more {
+		k.hint(time.Time{})
+	} else {
+		k.audited = time.Now()
+	}
+	return err
 }
 
 // owner reports whether this instance is to be there on time. While a segment

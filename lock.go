@@ -32,8 +32,9 @@ var errReleased = errors.New("the lease was released")
 
 // Lock waits until name is free and takes it. It does not poll: it is told when
 // the holder releases, and otherwise looks when the holder's lease lapses. It
-// returns early when ctx ends. At most 200 bytes of name. Who waits longest is
-// not necessarily first.
+// returns early when ctx ends. When Redis cannot be reached at first that is an
+// error; once it waits, it waits through an outage. At most 200 bytes of name.
+// Who waits longest is not necessarily first.
 func (s *Scheduler) Lock(ctx context.Context, name string) (*Lease, error) {
 	if err := validText("lock name", name, maxKeyBytes); err != nil {
 		return nil, &Error{Op: "lock", Job: name, Err: err}
@@ -46,6 +47,7 @@ func (s *Scheduler) Lock(ctx context.Context, name string) (*Lease, error) {
 	}
 	released, stop := s.store.Released(name)
 	defer stop()
+	failures := 0
 	for {
 		// A millisecond more, or the key may still be there.
 		timer := time.NewTimer(max(lapses, 0) + time.Millisecond)
@@ -55,15 +57,27 @@ func (s *Scheduler) Lock(ctx context.Context, name string) (*Lease, error) {
 		case <-s.store.Done():
 		case <-ctx.Done():
 			timer.Stop()
-			return nil, &Error{Op: "lock", Job: name, Err: context.Cause(ctx)}
+			return nil, &Error{Op: "lock", Job: name, Err: errors.Join(context.Cause(ctx), err)}
 		}
 		timer.Stop()
 		start = time.Now()
 		l, lapses, err = s.store.Acquire(ctx, name, owner, s.config.LeaseTTL)
-		if l != nil || err != nil {
+		switch {
+		case passing(err):
+			failures++
+			lapses = backoff(failures)
+		case l != nil || err != nil:
 			return s.leased(l, err, "lock", name, start)
+		default:
+			failures = 0
 		}
 	}
+}
+
+// passing reports whether an error passes by itself.
+func passing(err error) bool {
+	return (errors.Is(err, ErrUnavailable) || errors.Is(err, ErrUncertain)) &&
+		!errors.Is(err, store.ErrDenied) && !errors.Is(err, ErrClosed)
 }
 
 // TryLock takes name if it is free, and returns [ErrLocked] if it is not.
@@ -139,7 +153,28 @@ func (l *Lease) Release(ctx context.Context) error {
 	l.once.Do(func() {
 		l.cancel(errReleased)
 		<-l.ended
-		l.err = opError("release", l.lease.Name, l.store.Release(ctx, l.lease))
+		err := l.giveBack(ctx)
+		if errors.Is(context.Cause(l.ctx), ErrLeaseLost) {
+			err = ErrFenced // whatever became of the try to give back what may be left of it
+		}
+		l.err = opError("release", l.lease.Name, err)
 	})
 	return l.err
+}
+
+// releaseTries is how often a lease is given back when the outcome is unknown.
+const releaseTries = 3
+
+// giveBack may find that a try whose outcome was unknown has done it.
+func (l *Lease) giveBack(ctx context.Context) error {
+	for try := 1; ; try++ {
+		err := l.store.Release(ctx, l.lease)
+		if try > 1 && errors.Is(err, ErrFenced) {
+			return nil
+		}
+		if !errors.Is(err, ErrUncertain) || try == releaseTries || ctx.Err() != nil {
+			return err
+		}
+		pause(ctx, backoff(try))
+	}
 }

@@ -14,6 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/carillon-go/carillon"
+	"github.com/carillon-go/carillon/internal/faultnet"
+	"github.com/carillon-go/carillon/internal/redistest"
 )
 
 // try takes a lock that must be free.
@@ -90,7 +92,7 @@ func TestLock(t *testing.T) {
 
 	t.Run("is renewed while it is held", func(t *testing.T) {
 		fastPlaces(t, func(t *testing.T, p *place) {
-			const ttl = 150 * time.Millisecond
+			const ttl = 300 * time.Millisecond
 			s := p.new(t, nil, lease(ttl))
 			l := try(t, s, "name")
 			key := keyLike(t, p.rdb, p.namespace, "k:name")
@@ -126,7 +128,7 @@ func TestLock(t *testing.T) {
 			held := try(t, p.over(t, rdb, nil, lease(ttl)), "name")
 			waiting := locking(t.Context(), t, p.new(t, nil, lease(ttl)), "name")
 			at := time.Now()
-			wire.cut()
+			wire.Set(faultnet.Faults{Cut: true})
 			receive(t, held.Context().Done(), "the end of the lease's context")
 			lost := time.Since(at)
 			assert.ErrorIs(t, context.Cause(held.Context()), carillon.ErrLeaseLost)
@@ -134,12 +136,50 @@ func TestLock(t *testing.T) {
 			got := receive(t, waiting, "the lock")
 			assert.Less(t, time.Since(at), ttl+ttl/2)
 			assert.Greater(t, got.Token(), held.Token())
-			wire.mend()
+			wire.Set(faultnet.Faults{})
 			assert.ErrorIs(t, held.Release(t.Context()), carillon.ErrFenced)
 			assert.ErrorIs(t, held.Release(t.Context()), carillon.ErrFenced, "a later call returns what the first did")
 			_, err := p.new(t, nil).TryLock(t.Context(), "name")
 			assert.ErrorIs(t, err, carillon.ErrLocked, "the stale release freed it")
 			assert.NoError(t, got.Release(t.Context()))
+		})
+	})
+
+	t.Run("waits through an outage, and is given back though replies are lost", func(t *testing.T) {
+		fastPlaces(t, func(t *testing.T, p *place) {
+			rdb, wire := wireTo(t, p.rdb)
+			held := try(t, p.new(t, nil, lease(time.Minute)), "name")
+			waiter := p.over(t, rdb, nil, lease(time.Minute))
+			ctx, cancel := context.WithTimeout(t.Context(), soon)
+			defer cancel()
+			var got *carillon.Lease
+			done := make(chan error, 1)
+			go func() {
+				var err error
+				got, err = waiter.Lock(ctx, "name")
+				done <- err
+			}()
+			channel := keyChannel(t, p, "free:name")
+			eventually(t, "it waits", func() bool { return p.rdb.PubSubNumSub(t.Context(), channel).Val()[channel] == 1 })
+			wire.Set(faultnet.Faults{Cut: true})
+			require.NoError(t, p.rdb.Publish(t.Context(), channel, "").Err())
+			require.NoError(t, held.Release(t.Context()))
+			eventually(t, "it cannot ask", func() bool { return wire.Took() > 3 })
+			assert.Empty(t, done, "it gave up")
+			wire.Set(faultnet.Faults{})
+			require.NoError(t, receive(t, done, "the lock"))
+
+			var lost atomic.Int64
+			wire.Set(faultnet.Faults{Reply: func(words []string, _ []byte) faultnet.Fate {
+				if strings.HasPrefix(words[0], "eval") && lost.Add(1) <= 5 {
+					return faultnet.HangUp
+				}
+				return faultnet.Pass
+			}})
+			assert.NoError(t, got.Release(t.Context()))
+			assert.Greater(t, lost.Load(), int64(4), "more than one try lost its reply")
+			wire.Set(faultnet.Faults{})
+			assert.NoError(t, try(t, waiter, "name").Release(t.Context()))
 		})
 	})
 
@@ -195,7 +235,7 @@ func TestLock(t *testing.T) {
 func TestLockDoesNotPoll(t *testing.T) {
 	// A server of its own: it counts commands.
 	server := singleServer(t)
-	p := &place{rdb: server.Client(t), namespace: "lock", real: true}
+	p := &place{rdb: server.Client(t), namespace: redistest.Namespace(t), real: true}
 	const ttl = 300 * time.Millisecond
 	held := try(t, p.new(t, nil, lease(ttl)), "name")
 	waiter := p.new(t, nil, lease(ttl))

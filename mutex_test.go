@@ -3,6 +3,7 @@ package carillon_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/carillon-go/carillon"
+	"github.com/carillon-go/carillon/internal/faultnet"
 )
 
 func TestMutex(t *testing.T) {
@@ -197,13 +199,13 @@ func TestMutex(t *testing.T) {
 			hear := make(chan struct{})
 			resume := sync.OnceFunc(func() { close(hear) })
 			t.Cleanup(resume)
-			wire.onReply(func(sent, reply []byte) fate {
-				settled := has(sent, ":cancels") && has(sent, ":h:s") && !has(reply, "noscript")
-				if settled {
+			wire.Set(faultnet.Faults{Reply: func(sent []string, reply []byte) faultnet.Fate {
+				all := strings.Join(sent, " ")
+				if strings.Contains(all, ":cancels ") && strings.Contains(all, ":h:s ") && !has(reply, "noscript") {
 					<-hear
 				}
-				return letPass
-			})
+				return faultnet.Pass
+			}})
 			g.pass <- nil
 			inState(t, from, first, carillon.StateSucceeded)
 			third := submit(t, from, job)
@@ -223,10 +225,10 @@ func TestMutex(t *testing.T) {
 			stuck, g := newGate(), newGate()
 			rdb, wire := wireTo(t, p.rdb)
 			doomed := p.run2(t, rdb, handlers{"hold": stuck.run}, lease(ttl))
-			t.Cleanup(wire.mend) // or its shutdown would wait for Redis
+			t.Cleanup(func() { wire.Set(faultnet.Faults{}) }) // or its shutdown would wait for Redis
 			first := submit(t, doomed, carillon.Job{Name: "hold", Mutex: "m"})
 			lost := stuck.next(t)
-			wire.cut()
+			wire.Set(faultnet.Faults{Cut: true})
 			s := p.run(t, handlers{"hold": g.run}, lease(ttl))
 			second := submit(t, s, carillon.Job{Name: "hold", Mutex: "m"})
 			assert.ErrorIs(t, receive(t, stuck.stopped, "the lost holder hears of it"), carillon.ErrLeaseLost)
@@ -249,10 +251,10 @@ func TestMutex(t *testing.T) {
 			stuck, g := newGate(), newGate()
 			rdb, wire := wireTo(t, p.rdb)
 			doomed := p.run2(t, rdb, handlers{"hold": stuck.run}, lease(ttl))
-			t.Cleanup(wire.mend) // or its shutdown would wait for Redis
+			t.Cleanup(func() { wire.Set(faultnet.Faults{}) }) // or its shutdown would wait for Redis
 			first := submit(t, doomed, carillon.Job{Name: "hold", Mutex: "m"})
 			stuck.next(t)
-			wire.cut()
+			wire.Set(faultnet.Faults{Cut: true})
 			s := p.run(t, handlers{"hold": g.run}, lease(ttl))
 			require.NoError(t, s.Cancel(t.Context(), first))
 			second := submit(t, s, carillon.Job{Name: "hold", Mutex: "m"})

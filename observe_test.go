@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/carillon-go/carillon"
+	"github.com/carillon-go/carillon/internal/faultnet"
 )
 
 func TestProgress(t *testing.T) {
@@ -189,13 +190,13 @@ func TestAwait(t *testing.T) {
 			receive(t, begun, "the job starts")
 			rdb, wire := wireTo(t, p.rdb)
 			var lost atomic.Int32
-			wire.onReply(func(_, reply []byte) fate {
+			wire.Set(faultnet.Faults{Reply: func(_ []string, reply []byte) faultnet.Fate {
 				if has(reply, "$7\r\nmessage\r\n") {
 					lost.Add(1)
-					return swallow
+					return faultnet.Swallow
 				}
-				return letPass
-			})
+				return faultnet.Pass
+			}})
 			done := make(chan *carillon.JobInfo, 1)
 			awaiting := p.over(t, rdb, nil)
 			go func() {

@@ -21,7 +21,7 @@ func (s *Scheduler) Get(ctx context.Context, id string) (*JobInfo, error) {
 	if err != nil {
 		return nil, opError("get", id, err)
 	}
-	return infoOf(j), nil
+	return s.infoOf(j), nil
 }
 
 // validID checks an ID that is looked for. Those that Carillon makes may be
@@ -74,7 +74,7 @@ func (s *Scheduler) List(ctx context.Context, f Filter) iter.Seq2[*JobInfo, erro
 				yield(nil, opError("list", "", err))
 				return
 			}
-			if !yield(infoOf(j), nil) {
+			if !yield(s.infoOf(j), nil) {
 				return
 			}
 		}

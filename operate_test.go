@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/carillon-go/carillon"
+	"github.com/carillon-go/carillon/internal/faultnet"
 )
 
 func TestPauseQueue(t *testing.T) {
@@ -94,12 +95,12 @@ func TestPauseQueue(t *testing.T) {
 			}}, lease(ttl))
 			producer := p.new(t, nil)
 			await(t, producer, submit(t, producer, carillon.Job{Name: "job"}))
-			wire.onReply(func(_, reply []byte) fate {
+			wire.Set(faultnet.Faults{Reply: func(_ []string, reply []byte) faultnet.Fate {
 				if has(reply, "$7\r\nmessage\r\n") {
-					return swallow
+					return faultnet.Swallow
 				}
-				return letPass
-			})
+				return faultnet.Pass
+			}})
 			require.NoError(t, producer.PauseQueue(t.Context(), "default"))
 			before := time.Now()
 			eventually(t, "a heartbeat", func() bool {

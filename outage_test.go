@@ -10,10 +10,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/carillon-go/carillon"
+	"github.com/carillon-go/carillon/internal/knobs"
 	"github.com/carillon-go/carillon/internal/redistest"
 )
 
@@ -299,6 +301,41 @@ func TestAllGoesOnAfterAnOutage(t *testing.T) {
 	})
 }
 
+// An outage ages all leases alike. Whoever noticed it, and whoever has just
+// started, trusts no lapse for one lease, in which the others come back.
+func TestAnOutageIsNobodysDeath(t *testing.T) {
+	t.Parallel()
+	server := durable(t)
+	p := &place{rdb: server.Client(t), namespace: redistest.Namespace(t), real: true}
+	g, ttl := newGate(), 2*time.Second
+	s := p.run(t, handlers{"hold": g.run}, lease(ttl))
+	log := &logbook{}
+	looks := knobs.With(t.Context(), knobs.Knobs{Poll: 20 * time.Millisecond})
+	other := p.new(t, nil, logTo(log), lease(ttl))
+	require.NoError(t, other.Start(looks))
+	id := submit(t, s, carillon.Job{Name: "hold"})
+	g.next(t)
+	// A heartbeat mends the lease, and is sent each third of it.
+	aged := func() {
+		workers := keyLike(t, p.rdb, p.namespace, "}:workers")
+		for _, instance := range p.rdb.ZRange(t.Context(), workers, 0, -1).Val() {
+			require.NoError(t, p.rdb.ZAddXX(t.Context(), workers, redis.Z{Score: 1, Member: instance}).Err())
+		}
+		eventually(t, "the other looks", passed(300*time.Millisecond))
+		assert.Zero(t, log.count("reclaimed"))
+	}
+	aged() // the other has just started
+	eventually(t, "the grace of the start is over", passed(ttl))
+	server.Kill()
+	eventually(t, "the other notices", func() bool { return log.count("housekeeping failed") > 0 })
+	server.Restart(t)
+	aged()
+	g.open()
+	info := await(t, s, id)
+	assert.Equal(t, 1, info.Attempt)
+	assert.Zero(t, info.Losses)
+}
+
 // passed becomes true after a while.
 func passed(d time.Duration) func() bool {
 	began := time.Now()
@@ -329,7 +366,7 @@ func TestShutdownWhileRedisIsAway(t *testing.T) {
 	t.Parallel()
 	eachOutage(t, func(t *testing.T, server *redistest.Server, p *place, o outage) {
 		stop, holding := make(chan struct{}), make(chan string, 1)
-		s, err := carillon.New(p.rdb, carillon.Config{
+		s, err := carillon.New(redistest.Limited(t, p.rdb), carillon.Config{
 			Namespace: p.namespace, LeaseTTL: time.Second, ShutdownTimeout: 100 * time.Millisecond, Logger: slog.New(slog.DiscardHandler),
 		})
 		require.NoError(t, err)
@@ -374,4 +411,21 @@ func TestStartGivesUpWithItsContext(t *testing.T) {
 	require.ErrorIs(t, err, carillon.ErrUnavailable)
 	_, err = s.Submit(t.Context(), carillon.Job{Name: "x"})
 	assert.ErrorIs(t, err, carillon.ErrClosed, "a Scheduler runs once")
+}
+
+// A server that came back empty is noticed by whoever asks first: a read, or,
+// as here, a heartbeat. All that only the start writes has to be written again.
+func TestHeartbeatFindsTheNamespaceGone(t *testing.T) {
+	t.Parallel()
+	p := &place{rdb: redistest.Shared(t).Client(t), namespace: redistest.Namespace(t), real: true}
+	log := &logbook{}
+	s := p.run(t, handlers{"ok": succeed}, logTo(log), lease(300*time.Millisecond))
+	key := func(name string) string { return "{" + p.namespace + ":0}:" + name }
+	require.NoError(t, p.rdb.Del(t.Context(), key("meta"), key("queues"), key("workers"), key("inst")).Err())
+	eventually(t, "it is said", func() bool { return log.count("has lost the namespace") == 1 })
+	eventually(t, "the namespace is there again", func() bool {
+		return p.rdb.Exists(t.Context(), key("meta"), key("queues"), key("workers"), key("inst")).Val() == 4
+	})
+	assert.Equal(t, []string{"default"}, p.rdb.SMembers(t.Context(), key("queues")).Val())
+	assert.Equal(t, carillon.StateSucceeded, await(t, s, submit(t, s, carillon.Job{Name: "ok"})).State)
 }

@@ -1,6 +1,7 @@
 package carillon_test
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -10,9 +11,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
 
 	"github.com/carillon-go/carillon"
+	"github.com/carillon-go/carillon/internal/faultnet"
 )
 
 var errBoom = errors.New("boom")
@@ -24,6 +27,19 @@ func goesWrong(context.Context, *carillon.Execution) error { return errBoom }
 // later puts a failed job off for longer than any test takes.
 func later(context.Context, *carillon.Execution) error {
 	return carillon.RetryAfter(time.Hour, errBoom)
+}
+
+// wireTo returns a client like rdb whose connections, and those of every
+// Scheduler made from it, go through a network that the test can break.
+func wireTo(t testing.TB, rdb redis.UniversalClient) (redis.UniversalClient, *faultnet.Net) {
+	t.Helper()
+	n := faultnet.New(t, 1)
+	return n.Client(t, rdb), n
+}
+
+// has reports whether a reply contains a word, in any case.
+func has(b []byte, word string) bool {
+	return bytes.Contains(bytes.ToLower(b), []byte(word))
 }
 
 // gate is a handler whose attempts wait until they are let go, or return when

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/carillon-go/carillon/store"
 )
@@ -15,6 +16,9 @@ type roster struct {
 	entries map[string]*tenure
 	empty   chan struct{} // closed when the last entry leaves; nil when nobody waits
 	early   []attempt     // attempts that were cancelled and are not here, or not yet
+
+	suspect string        // key of the one suspect that may run here, if there is one
+	apart   chan struct{} // closed when no other suspect is left here
 }
 
 // attempt names one attempt of a job.
@@ -32,6 +36,9 @@ type tenure struct {
 	cancel context.CancelCauseFunc // while its handler runs
 	cause  error                   // why it is to stop, if it was told before it began
 	ending bool                    // its outcome is on the way
+
+	trial     *time.Timer // while it is the one suspect here
+	acquitted bool        // it was, and did no harm
 }
 
 // add notes an entry and reports whether it is new.
@@ -106,11 +113,81 @@ func (r *roster) ending(e *store.Entry) bool {
 	return true
 }
 
+// isolate makes an entry the one suspect of this instance, for so long, and
+// waits until no other one is left here. It reports false when there is one
+// already, or when ctx ends. When a process dies, every job in its hands has lost
+// a worker; apart from each other, suspects are not failed for what one of them
+// did. A job that kills its process does so soon: after a while the next one has
+// its turn, or a long job would hold up the others.
+func (r *roster) isolate(ctx context.Context, e *store.Entry, while time.Duration) bool {
+	r.mu.Lock()
+	if r.suspect != "" {
+		r.mu.Unlock()
+		return false
+	}
+	r.suspect = e.Key()
+	r.mu.Unlock()
+	pause(ctx, while/10) // what was dispatched along with it comes by now, and is turned away
+	apart := make(chan struct{})
+	r.mu.Lock()
+	r.apart = apart
+	r.separate()
+	r.mu.Unlock()
+	select {
+	case <-apart:
+	case <-ctx.Done():
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if t := r.entries[e.Key()]; t != nil {
+		t.trial = time.AfterFunc(while, func() { r.acquit(e) })
+	}
+	return true
+}
+
+// acquit ends the isolation of an entry.
+func (r *roster) acquit(e *store.Entry) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if t := r.entries[e.Key()]; t != nil {
+		t.acquitted = true
+	}
+	if r.suspect == e.Key() {
+		r.suspect, r.apart = "", nil
+	}
+	r.separate()
+}
+
+// separate is called with mu held.
+func (r *roster) separate() {
+	if r.apart == nil {
+		return
+	}
+	for key, t := range r.entries {
+		if key != r.suspect && suspected(t.entry) && !t.acquitted {
+			return
+		}
+	}
+	close(r.apart)
+	r.apart = nil
+}
+
+// suspected tells whether the next loss of a worker is held to be the job's fault.
+func suspected(e *store.Entry) bool { return e.Losses >= lossLimit-1 }
+
 // remove forgets an entry whose outcome is recorded.
 func (r *roster) remove(e *store.Entry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if t := r.entries[e.Key()]; t != nil && t.trial != nil {
+		t.trial.Stop()
+	}
 	delete(r.entries, e.Key())
+	if r.suspect == e.Key() {
+		r.suspect, r.apart = "", nil
+	}
+	r.separate()
 	if len(r.entries) == 0 && r.empty != nil {
 		close(r.empty)
 		r.empty = nil

@@ -187,7 +187,8 @@ type definition struct {
 // storedJob is a job whose arguments are encoded already.
 type storedJob struct {
 	Job
-	Args json.RawMessage `json:"args"`
+	Args   json.RawMessage `json:"args"`
+	Sealed []byte          `json:"sealed,omitempty"` // Args and Headers, when they are encrypted
 }
 
 const definitionVersion = 1
@@ -234,23 +235,30 @@ func (s *Scheduler) Schedule(ctx context.Context, sched Schedule) error {
 	for _, t := range sched.Spec.at {
 		d.AtMS = append(d.AtMS, ceilMilli(t).UnixMilli())
 	}
-	data, err := json.Marshal(d)
-	if err != nil {
-		return &Error{Op: "schedule", Job: sched.Name, Err: err}
-	}
+	data := marshal(s.vault.lock(d, sched.Name))
 	now, err := s.store.Now(ctx)
 	if err != nil {
 		return opError("schedule", sched.Name, err)
 	}
 	now = now.Truncate(time.Millisecond)
 	first := p.next(now, now)
+	var same []byte
+	if first.IsZero() || s.vault.ring != nil { // otherwise equal definitions are equal bytes, which Redis compares
+		old, err := s.store.GetSchedule(ctx, sched.Name)
+		if err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrDamaged) {
+			return opError("schedule", sched.Name, err)
+		}
+		if err == nil && s.vault.says(old.Definition, d, sched.Name) {
+			same = old.Definition
+		}
+	}
 	if first.IsZero() {
-		if old, err := s.store.GetSchedule(ctx, sched.Name); err == nil && string(old.Definition) == string(data) {
+		if same != nil {
 			return nil // it has fired its last tick before
 		}
 		return &Error{Op: "schedule", Job: sched.Name, Err: invalid("Spec", "%v never fires after now", sched.Spec)}
 	}
-	_, changed, err := s.store.PutSchedule(ctx, sched.Name, data, first)
+	_, changed, err := s.store.PutSchedule(ctx, sched.Name, data, same, first)
 	if err == nil && changed {
 		s.log.Info("carillon: schedule stored", "schedule", sched.Name, "spec", sched.Spec.String(), "next", first)
 	}
@@ -293,7 +301,7 @@ func (s *Scheduler) GetSchedule(ctx context.Context, name string) (*ScheduleInfo
 	info := &ScheduleInfo{
 		Name: name, Generation: stored.Generation, Next: stored.Next, Last: stored.Last, Problem: stored.Parked,
 	}
-	d, p, problem := readDefinition(stored)
+	d, p, problem := s.vault.definition(stored)
 	if problem == nil {
 		info.Spec, info.TimeZone, info.Job, info.Misfire, info.Overlap = p.spec, d.TimeZone, d.Job.Job, d.Misfire, d.Overlap
 		info.Job.Args = d.Job.Args
@@ -328,7 +336,8 @@ func (s *Scheduler) Schedules(ctx context.Context) ([]*ScheduleInfo, error) {
 
 var errNewerSchedule = fmt.Errorf("schedule: %w", store.ErrNewer)
 
-func readDefinition(stored *store.Schedule) (*definition, *planner, error) {
+// definition reads a stored schedule.
+func (v *vault) definition(stored *store.Schedule) (*definition, *planner, error) {
 	var version struct {
 		V int `json:"v"`
 	}
@@ -342,6 +351,9 @@ func readDefinition(stored *store.Schedule) (*definition, *planner, error) {
 	}
 	if err != nil || d.Version != definitionVersion {
 		return nil, nil, errors.New("the stored definition is damaged")
+	}
+	if err := v.unlock(&d, stored.Name); err != nil {
+		return nil, nil, err
 	}
 	spec := Spec{cron: d.Cron, every: time.Duration(d.EveryMS) * time.Millisecond}
 	for _, ms := range d.AtMS {
@@ -389,8 +401,13 @@ func (in *instance) fireOne(ctx context.Context, stored *store.Schedule, now tim
 	if stored.Parked != "" {
 		return in.park(ctx, stored, errors.New(stored.Parked))
 	}
-	d, p, err := readDefinition(stored)
+	d, p, err := in.scheduler.vault.definition(stored)
 	switch {
+	case errors.Is(err, ErrDecrypt) && !errors.Is(err, ErrDamaged):
+		if in.warned.first("sealed schedule " + stored.Name) {
+			in.log.Warn("carillon: this instance cannot read a schedule and leaves it to others", "schedule", stored.Name, "error", err)
+		}
+		return false, nil
 	case errors.Is(err, store.ErrNewer):
 		if in.warned.first("newer schedule " + stored.Name) {
 			in.log.Warn("carillon: a schedule was stored by a newer release and is left to it", "schedule", stored.Name)
@@ -408,8 +425,9 @@ func (in *instance) fireOne(ctx context.Context, stored *store.Schedule, now tim
 		return in.park(ctx, stored, err)
 	}
 	spec.Schedule, spec.Tick = stored.Name, stored.Next
+	sealed := in.scheduler.vault.take(spec)
 	following := p.next(stored.Next, later(now, stored.Next))
-	id, fired, err := in.store.Fire(ctx, stored, following, spec)
+	id, fired, err := in.store.Fire(ctx, stored, following, spec, sealed)
 	switch {
 	case errors.Is(err, ErrDamaged), errors.Is(err, ErrConflict):
 		if in.warned.lately("tick " + stored.Name) {

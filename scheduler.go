@@ -21,6 +21,7 @@ import (
 type Scheduler struct {
 	config Config
 	store  *store.Store
+	vault  *vault
 	log    *slog.Logger
 
 	mu         sync.Mutex
@@ -60,7 +61,7 @@ func New(rdb redis.UniversalClient, config Config) (*Scheduler, error) {
 	config = config.withDefaults()
 	st, err := store.New(rdb, store.Options{
 		Namespace: config.Namespace, Segments: config.Segments,
-		Retention: config.Retention.bounds(), Logger: config.Logger,
+		Retention: config.Retention.bounds(), Logger: config.Logger, WaitReplicas: config.WaitReplicas,
 	})
 	if err != nil {
 		err = fmt.Errorf("%w: %w", ErrInvalid, err)
@@ -68,8 +69,10 @@ func New(rdb redis.UniversalClient, config Config) (*Scheduler, error) {
 	if err := errors.Join(err, problem); err != nil {
 		return nil, &Error{Op: "new", Err: err}
 	}
+	vault := newVault(&config)
+	config.Encryption = Encryption{} // only the vault has the keys, so that nothing prints them
 	return &Scheduler{
-		config: config, store: st, log: config.Logger,
+		config: config, store: st, vault: vault, log: config.Logger,
 		handlers: make(map[string]registration), stopped: make(chan struct{}),
 	}, nil
 }
@@ -143,11 +146,11 @@ func (s *Scheduler) Submit(ctx context.Context, job Job) (Receipt, error) {
 	if errs := job.validate(); len(errs) > 0 {
 		return Receipt{ID: job.ID}, &Error{Op: "submit", Job: job.Name, Queue: job.Queue, Err: errors.Join(errs...)}
 	}
-	spec, err := job.spec(s.config.MaxPayload)
+	one, err := s.newJob(&job)
 	if err != nil {
 		return Receipt{ID: job.ID}, &Error{Op: "submit", Job: job.Name, Queue: job.Queue, Err: err}
 	}
-	receipts, errs := s.store.Submit(ctx, []store.NewJob{{ID: job.ID, Spec: spec}})
+	receipts, errs := s.submit(ctx, []store.NewJob{one})
 	r := Receipt{ID: receipts[0].ID, Duplicate: receipts[0].Duplicate}
 	if errs[0] != nil {
 		return r, &Error{Op: "submit", Job: job.Name, Queue: job.Queue, Err: errs[0]}
@@ -165,9 +168,8 @@ func (s *Scheduler) SubmitMany(ctx context.Context, jobs []Job) ([]Receipt, erro
 	for i := range jobs {
 		errs := jobs[i].validate()
 		if len(errs) == 0 {
-			spec, err := jobs[i].spec(s.config.MaxPayload)
-			news[i] = store.NewJob{ID: jobs[i].ID, Spec: spec}
-			if err != nil {
+			var err error
+			if news[i], err = s.newJob(&jobs[i]); err != nil {
 				errs = append(errs, err)
 			}
 		}
@@ -181,7 +183,7 @@ func (s *Scheduler) SubmitMany(ctx context.Context, jobs []Job) ([]Receipt, erro
 	if len(jobs) == 0 {
 		return nil, nil
 	}
-	stored, errs := s.store.Submit(ctx, news)
+	stored, errs := s.submit(ctx, news)
 	receipts := make([]Receipt, len(jobs))
 	for i, r := range stored {
 		receipts[i] = Receipt{ID: r.ID, Duplicate: r.Duplicate}
@@ -191,6 +193,31 @@ func (s *Scheduler) SubmitMany(ctx context.Context, jobs []Job) ([]Receipt, erro
 		}
 	}
 	return receipts, errors.Join(problems...)
+}
+
+// newJob encodes a job and prepares its encryption.
+func (s *Scheduler) newJob(job *Job) (store.NewJob, error) {
+	spec, err := job.spec(s.config.MaxPayload)
+	if err != nil {
+		return store.NewJob{}, err
+	}
+	return store.NewJob{ID: job.ID, Spec: spec, Seal: s.vault.take(spec)}, nil
+}
+
+// submit stores jobs. Redis compares bytes, so a job that was stored under an
+// older key looks like another one at first.
+func (s *Scheduler) submit(ctx context.Context, jobs []store.NewJob) ([]store.Receipt, []error) {
+	receipts, errs := s.store.Submit(ctx, jobs)
+	for i, job := range jobs {
+		if !errors.Is(errs[i], ErrConflict) {
+			continue
+		}
+		if stored, err := s.store.Get(ctx, job.ID); err == nil && s.vault.repeats(&job, stored.Spec) {
+			again, err := s.store.Submit(ctx, []store.NewJob{job})
+			receipts[i], errs[i] = again[0], err[0]
+		}
+	}
+	return receipts, errs
 }
 
 // Run works until ctx ends and then shuts down: it stops taking jobs, lets the
@@ -215,7 +242,8 @@ func (s *Scheduler) Run(ctx context.Context) error {
 
 // Start is Run without waiting: it returns once the instance is registered and
 // works. ctx bounds the start only. While Redis cannot be reached it keeps
-// trying until ctx ends. It must be followed by [Scheduler.Shutdown], except after
+// trying until ctx ends; when a password, a permission or a certificate is wrong,
+// it returns that at once. It must be followed by [Scheduler.Shutdown], except after
 // an error, which leaves the Scheduler closed.
 func (s *Scheduler) Start(ctx context.Context) error {
 	s.mu.Lock()
@@ -266,7 +294,8 @@ func wrapAll(handlers map[string]registration, middleware []Middleware) error {
 }
 
 // Shutdown ends the instance by the steps of [Scheduler.Run]; when ctx ends
-// first, it goes on to the next step at once. A handler that ignores its context
+// first, it goes on to the next step at once, and has a second for the last words
+// with Redis, also when Redis does not answer. A handler that ignores its context
 // is left behind: its job goes to another instance, and what it does later is
 // not settled. After Shutdown no goroutine, connection or command of the
 // Scheduler is left; its methods return [ErrClosed]. Later calls wait for the
@@ -302,7 +331,8 @@ func (s *Scheduler) Shutdown(ctx context.Context) error {
 
 // Grace periods of a shutdown, after the running jobs had their time.
 const (
-	stuckGrace   = 5 * time.Second // for handlers whose context was ended
-	settleGrace  = 5 * time.Second // for the last words with Redis
-	hurriedGrace = time.Second     // the same, once the caller's context has ended
+	stuckGrace   = 5 * time.Second        // for handlers whose context was ended
+	obeyGrace    = 200 * time.Millisecond // the same, once the caller's context has ended
+	settleGrace  = 5 * time.Second        // for the last words with Redis
+	hurriedGrace = time.Second            // the same, once the caller's context has ended
 )

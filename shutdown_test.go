@@ -2,6 +2,7 @@ package carillon_test
 
 import (
 	"context"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/carillon-go/carillon"
+	"github.com/carillon-go/carillon/internal/faultnet"
 )
 
 // patience sets how long a shutdown lets running jobs finish.
@@ -289,7 +291,11 @@ func TestShutdownLeavesNothing(t *testing.T) {
 				assert.NotZero(t, connections(t, p.rdb, p.namespace))
 			}
 			require.NoError(t, s.Shutdown(t.Context()))
-			assert.NoError(t, goleak.Find(before, goleak.IgnoreAnyFunction("testing.(*T).Run")))
+			// A miniredis that comes late to a blocking read waits out its time: for nobody, and not in our goroutine.
+			assert.NoError(t, goleak.Find(before, goleak.IgnoreAnyFunction("testing.(*T).Run"),
+				goleak.IgnoreAnyFunction("github.com/alicebob/miniredis/v2.blocking"),
+				goleak.IgnoreAnyFunction("github.com/alicebob/miniredis/v2.blocking.func2"),
+				goleak.IgnoreAnyFunction("github.com/alicebob/miniredis/v2.setCondTimer")))
 			if p.real {
 				eventually(t, "the server has no connection of it", func() bool {
 					return connections(t, p.rdb, p.namespace) == 0
@@ -372,4 +378,61 @@ func TestRun(t *testing.T) {
 			assert.NoError(t, receive(t, done, "the end of Run"))
 		})
 	})
+}
+
+// Whatever does not answer, and though the client was told to wait for ever: once
+// its context has ended, Shutdown has one more second.
+func TestShutdownDoesNotWaitForTheNetwork(t *testing.T) {
+	t.Parallel()
+	const limit = 200 * time.Millisecond
+	silences := map[string]faultnet.Faults{
+		"cut":                      {Cut: true},
+		"no requests":              {Up: true},
+		"no replies":               {Down: true},
+		"nothing":                  {Up: true, Down: true},
+		"nobody to talk to":        {HalfOpen: true, Hang: true},
+		"no new connections":       {Hang: true},
+		"the old ones are severed": {HalfOpen: true},
+		"a trickle":                {Bandwidth: 10},
+	}
+	for name, silence := range silences {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			fastPlaces(t, func(t *testing.T, p *place) {
+				healthy, ok := p.rdb.(*redis.Client)
+				require.True(t, ok)
+				o := *healthy.Options()
+				o.ReadTimeout, o.WriteTimeout = -1, -1
+				deaf := redis.NewClient(&o)
+				t.Cleanup(func() { assert.NoError(t, deaf.Close()) })
+				rdb, wire := wireTo(t, deaf)
+				s, err := carillon.New(rdb, carillon.Config{Namespace: p.namespace, LeaseTTL: time.Second, Logger: slog.New(slog.DiscardHandler)})
+				require.NoError(t, err)
+				listening, err := carillon.New(rdb, carillon.Config{Namespace: p.namespace})
+				require.NoError(t, err)
+				start(t, s)
+				id := submit(t, listening, carillon.Job{Name: "job", Delay: time.Hour})
+				wire.Set(silence)
+				wait, cancel := context.WithCancel(t.Context())
+				awaited := make(chan error, 1)
+				go func() { // it subscribes to hints, on a new connection
+					_, err := listening.Await(wait, id)
+					awaited <- err
+				}()
+				if silence.Bandwidth == 0 {
+					eventually(t, "the silence is noticed", func() bool { return wire.Took() > 2 })
+				}
+				ctx, stop := context.WithTimeout(t.Context(), limit)
+				defer stop()
+				began := time.Now()
+				both := []<-chan error{ending(ctx, s), ending(ctx, listening)}
+				for _, done := range both {
+					_ = receive(t, done, "the end of Shutdown") // it says that it could not take its leave
+				}
+				assert.Less(t, time.Since(began), limit+time.Second+tardy)
+				cancel()
+				assert.Error(t, receive(t, awaited, "the end of Await"))
+			})
+		})
+	}
 }

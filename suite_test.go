@@ -12,6 +12,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	redistest.SideBySide(6)
 	logging.Disable() // go-redis tells each time it asks a sentinel
 	goleak.VerifyTestMain(redistest.Wrap(m))
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -121,9 +122,8 @@ func (r *reader) recover(ctx context.Context, err error, failures int) {
 	in := r.instance
 	r.doubt.Store(true)
 	if store.GroupGone(err) {
-		in.store.Forgotten()
-		if err := in.join(ctx); err == nil {
-			in.log.Warn("carillon: the server had lost its streams; they were made again", "queue", r.queue)
+		if err := in.rejoin(ctx); err == nil {
+			in.log.Error("carillon: the server had lost its streams, or somebody deleted them; they were made again", "queue", r.queue)
 			return
 		}
 	}
@@ -171,6 +171,18 @@ func (in *instance) refuse(e *store.Entry) {
 // offered again.
 const declineLimit = 15 * time.Second
 
+// decline leaves a job to instances that can run it, uncharged.
+func (in *instance) decline(e *store.Entry, reason error) {
+	if in.warned.first("decline " + e.Spec.Name) {
+		in.log.Warn("carillon: this instance cannot run a job and leaves it to others", "name", e.Spec.Name, "queue", e.Spec.Queue, "error", reason)
+	}
+	in.settler.put(store.Settlement{Entry: e, Outcome: store.Decline, Delay: declineDelay(e)})
+}
+
+func declineDelay(e *store.Entry) time.Duration {
+	return min(250*time.Millisecond<<min(e.Attempt-1, 10), declineLimit)
+}
+
 // execute runs one attempt and hands its outcome to the settler.
 func (in *instance) execute(e *store.Entry, p *pool) {
 	defer p.give()
@@ -183,12 +195,22 @@ func (in *instance) execute(e *store.Entry, p *pool) {
 	}
 	reg, ok := in.handlers[e.Spec.Name]
 	if !ok || e.Err != nil {
-		if in.warned.first("decline " + e.Spec.Name) {
-			in.log.Warn("carillon: this instance cannot run a job and leaves it to others", "name", e.Spec.Name, "queue", e.Spec.Queue, "error", e.Err)
-		}
-		in.settler.put(store.Settlement{
-			Entry: e, Outcome: store.Decline, Delay: min(250*time.Millisecond<<min(e.Attempt-1, 10), declineLimit),
-		})
+		in.decline(e, e.Err)
+		return
+	}
+
+	payload, err := in.scheduler.vault.payloadOf(e.ID, e.Spec)
+	switch {
+	case errors.Is(err, ErrDamaged):
+		e.Err = err
+		in.refuse(e)
+		return
+	case err != nil:
+		in.decline(e, err)
+		return
+	}
+	if suspected(e) && !in.running.isolate(in.jobs, e, in.config.LeaseTTL) {
+		in.settler.put(store.Settlement{Entry: e, Outcome: store.Decline, Delay: rand.N(declineDelay(e))})
 		return
 	}
 
@@ -199,7 +221,7 @@ func (in *instance) execute(e *store.Entry, p *pool) {
 		ctx, done = context.WithTimeoutCause(ctx, limit, ErrTimeout)
 		defer done()
 	}
-	x := in.execution(e)
+	x := in.execution(e, payload)
 	ctx = context.WithValue(ctx, executionKey{}, x)
 	if cause := in.running.begin(e, cancel); cause != nil { // it is to stop before it began
 		cancel(cause)
@@ -207,7 +229,6 @@ func (in *instance) execute(e *store.Entry, p *pool) {
 		return
 	}
 	begun := time.Now()
-	var err error
 	returned := false
 	defer func() {
 		// Also reached by runtime.Goexit in the handler.
@@ -222,15 +243,18 @@ func (in *instance) execute(e *store.Entry, p *pool) {
 				err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
 			}
 		}()
-		err = reg.handler.ServeJob(ctx, x)
+		// Methods of the error can panic, too; a nil pointer is the classic.
+		if err = reg.handler.ServeJob(ctx, x); err != nil {
+			_, _ = err.Error(), errors.As(err, new(*steered))
+		}
 	}()
 	returned = true
 }
 
-func (in *instance) execution(e *store.Entry) *Execution {
+func (in *instance) execution(e *store.Entry, p payload) *Execution {
 	s := e.Spec
 	return &Execution{
-		ID: e.ID, Name: s.Name, Queue: s.Queue, Args: slices.Clone(s.Args), Headers: maps.Clone(s.Headers), Tags: slices.Clone(s.Tags),
+		ID: e.ID, Name: s.Name, Queue: s.Queue, Args: slices.Clone(p.Args), Headers: maps.Clone(p.Headers), Tags: slices.Clone(s.Tags),
 		Attempt: e.Attempt, Failures: e.Failures, Losses: e.Losses, Token: e.Token, MutexToken: e.Mutex,
 		Schedule: s.Schedule, Tick: s.Tick,
 		Logger: in.log.With("job", e.ID, "name", s.Name, "attempt", e.Attempt),

@@ -10,6 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/carillon-go/carillon"
+	"github.com/carillon-go/carillon/internal/faultnet"
+	"github.com/carillon-go/carillon/internal/redistest"
 )
 
 func TestInstanceWithoutHandler(t *testing.T) {
@@ -62,7 +64,7 @@ func seasoned(t testing.TB, s *carillon.Scheduler, ttl time.Duration) {
 // crash is a job whose first worker was cut off from Redis.
 type crash struct {
 	survivor, doomed *carillon.Scheduler
-	wire             *wire
+	wire             *faultnet.Net
 	log              logbook // of the doomed instance
 	id               string
 	at               time.Time      // of the cut
@@ -87,7 +89,7 @@ func crashing(t *testing.T, p *place, ttl time.Duration, job carillon.Job) *cras
 		}
 		return x.SetResult("stale")
 	}}, lease(ttl), logTo(&c.log))
-	t.Cleanup(wire.mend) // or its shutdown would wait for Redis
+	t.Cleanup(func() { wire.Set(faultnet.Faults{}) }) // or its shutdown would wait for Redis
 	start(t, c.doomed)
 	job.Name = "job"
 	c.id = submit(t, c.doomed, job)
@@ -103,7 +105,7 @@ func crashing(t *testing.T, p *place, ttl time.Duration, job carillon.Job) *cras
 	}}, lease(ttl))
 	seasoned(t, c.survivor, ttl)
 	c.at = time.Now()
-	wire.cut()
+	wire.Set(faultnet.Faults{Cut: true})
 	return c
 }
 
@@ -134,7 +136,7 @@ func TestLostWorker(t *testing.T) {
 			assert.Greater(t, second.Token, first.Token)
 			assert.NotEqual(t, first.Instance, second.Instance)
 
-			c.wire.mend()
+			c.wire.Set(faultnet.Faults{})
 			ended := make(chan error, 1)
 			c.stale <- func(ctx context.Context, x *carillon.Execution) {
 				<-ctx.Done()
@@ -172,7 +174,7 @@ func TestLostWorker(t *testing.T) {
 
 	t.Run("its job runs elsewhere also while Redis is out of memory", func(t *testing.T) {
 		server := singleServer(t)
-		p := &place{rdb: server.Client(t), namespace: "full", real: true}
+		p := &place{rdb: server.Client(t), namespace: redistest.Namespace(t), real: true}
 		c := crashing(t, p, 400*time.Millisecond, carillon.Job{})
 		plan(t, c.survivor, carillon.Schedule{Name: "due all the time", Spec: carillon.Every(100 * time.Millisecond)})
 		require.NoError(t, p.rdb.ConfigSet(t.Context(), "maxmemory", "1").Err())
@@ -195,7 +197,7 @@ func TestLostWorker(t *testing.T) {
 			watcher := p.run(t, nil, lease(ttl), queues(map[string]int{"other": 1}))
 			id := submit(t, watcher, carillon.Job{Name: "killer", Retry: &carillon.Retry{MaxAttempts: 1}})
 			release := make(chan struct{})
-			var wires []*wire
+			var wires []*faultnet.Net
 			var starts atomic.Int32
 			for range 3 {
 				begun := make(chan struct{}, 9)
@@ -208,12 +210,12 @@ func TestLostWorker(t *testing.T) {
 					return nil
 				}}, lease(ttl))
 				receive(t, begun, "an attempt")
-				wire.cut()
+				wire.Set(faultnet.Faults{Cut: true})
 			}
 			info := await(t, watcher, id)
 			close(release)
 			for _, w := range wires {
-				w.mend()
+				w.Set(faultnet.Faults{})
 			}
 			assert.Equal(t, carillon.StateFailed, info.State)
 			assert.Equal(t, 3, info.Losses)
@@ -234,12 +236,12 @@ func TestReadReplyIsLost(t *testing.T) {
 				ran.add(x.ID)
 				return nil
 			}})
-			wire.onReply(func(_, reply []byte) fate {
+			wire.Set(faultnet.Faults{Reply: func(_ []string, reply []byte) faultnet.Fate {
 				if has(reply, "first-victim") && lost.CompareAndSwap(false, true) {
-					return hangUp
+					return faultnet.HangUp
 				}
-				return letPass
-			})
+				return faultnet.Pass
+			}})
 			producer := p.new(t, nil)
 			submit(t, producer, carillon.Job{Name: "job", ID: "first-victim"})
 			info := await(t, producer, "first-victim")
@@ -273,7 +275,7 @@ func TestInstanceCutOff(t *testing.T) {
 					return context.Cause(ctx)
 				},
 			}, lease(ttl))
-			t.Cleanup(wire.mend)
+			t.Cleanup(func() { wire.Set(faultnet.Faults{}) })
 			producer := p.new(t, nil)
 			plain := submit(t, producer, carillon.Job{Name: "plain"})
 			plainCtx := receive(t, begun, "the plain job")
@@ -281,12 +283,12 @@ func TestInstanceCutOff(t *testing.T) {
 			exclusiveCtx := receive(t, begun, "the job with a mutex")
 
 			at := time.Now()
-			wire.cut()
+			wire.Set(faultnet.Faults{Cut: true})
 			receive(t, exclusiveCtx.Done(), "the end of its context")
 			assert.Less(t, time.Since(at), ttl, "another instance may have the mutex by now")
 			assert.ErrorIs(t, context.Cause(exclusiveCtx), carillon.ErrLeaseLost)
 			assert.NoError(t, plainCtx.Err())
-			wire.mend()
+			wire.Set(faultnet.Faults{})
 			close(release)
 
 			info := await(t, producer, plain)
@@ -297,5 +299,42 @@ func TestInstanceCutOff(t *testing.T) {
 			assert.Zero(t, info.Failures)
 			assert.Zero(t, info.Losses, "it gave the job back itself")
 		})
+	})
+}
+
+// Jobs that lost two workers start apart from each other, and a long one does not
+// hold up the others for long.
+func TestSuspectsTakeTurns(t *testing.T) {
+	t.Parallel()
+	realPlaces(t, func(t *testing.T, p *place) {
+		const jobs = 3
+		started, finish := make(chan time.Time, jobs), make(chan struct{})
+		s := p.run(t, handlers{"long": func(ctx context.Context, _ *carillon.Execution) error {
+			started <- time.Now()
+			select {
+			case <-finish:
+			case <-ctx.Done():
+			}
+			return nil
+		}}, lease(time.Second))
+		var ids []string
+		for range jobs {
+			id := submit(t, s, carillon.Job{Name: "long", Delay: 200 * time.Millisecond})
+			require.NoError(t, p.rdb.HSet(t.Context(), keyLike(t, p.rdb, p.namespace, ":j:"+id), "l", 2).Err())
+			ids = append(ids, id)
+		}
+		var starts []time.Time
+		for range jobs {
+			starts = append(starts, receive(t, started, "it starts"))
+		}
+		for i := 1; i < jobs; i++ {
+			assert.GreaterOrEqual(t, starts[i].Sub(starts[i-1]), 900*time.Millisecond, "they start apart")
+		}
+		close(finish)
+		for _, id := range ids {
+			info := await(t, s, id)
+			assert.Equal(t, carillon.StateSucceeded, info.State)
+			assert.Equal(t, 2, info.Losses, "nothing was charged")
+		}
 	})
 }
