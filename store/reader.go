@@ -1,0 +1,373 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Reader takes the entries of one queue for an instance, from some segments
+// that can be read in one command. Blocking reads have connections of their
+// own, which the readers of a queue share. It is for one goroutine, except
+// Close.
+type Reader struct {
+	store    *Store
+	instance string
+	segments []int
+	streams  []string
+	of       []int           // segment of each stream
+	turn     int             // rotates who is served first
+	foreign  map[string]bool // streams that are not ours
+	block    time.Duration
+	rdb      redis.UniversalClient
+	hangUp   func() error // closes rdb, once
+}
+
+// Readers makes the readers of a queue: one, or on Redis Cluster one a segment.
+func (s *Store) Readers(instance, queue string, block time.Duration) []*Reader {
+	var sets [][]int
+	if s.cluster {
+		for i := range s.segments {
+			sets = append(sets, []int{i})
+		}
+	} else {
+		all := make([]int, len(s.segments))
+		for i := range all {
+			all[i] = i
+		}
+		sets = append(sets, all)
+	}
+	rdb := s.dial(len(sets))
+	hangUp := sync.OnceValue(rdb.Close)
+	readers := make([]*Reader, len(sets))
+	for i, set := range sets {
+		r := &Reader{store: s, instance: instance, segments: set, block: block, rdb: rdb, hangUp: hangUp}
+		for _, p := range priorities {
+			for _, segment := range set {
+				r.streams = append(r.streams, s.segments[segment].stream(queue, p))
+				r.of = append(r.of, segment)
+			}
+		}
+		readers[i] = r
+	}
+	return readers
+}
+
+// Close ends the blocked reads of all readers of the queue, whose contexts have
+// ended. Entries that Redis delivered meanwhile stay pending for the instance;
+// [Reader.Pending] finds them.
+func (r *Reader) Close() error { return r.hangUp() }
+
+// landing is how long a read goes on after the end of its context. What was sent
+// is heard of: a server that came to it late would deliver to nobody.
+const landing = 50 * time.Millisecond
+
+// landed returns a context that ends with ctx, but not before landing has passed
+// since now.
+func landed(ctx context.Context) (context.Context, context.CancelFunc) {
+	sent := time.Now()
+	out, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		_ = sleep(out, landing-time.Since(sent))
+		cancel(context.Cause(ctx))
+	})
+	return out, func() {
+		stop()
+		cancel(nil)
+	}
+}
+
+// Fetch takes up to n entries without waiting: a share for low priorities
+// first, then by priority.
+func (r *Reader) Fetch(ctx context.Context, n, share int) ([]*Entry, error) {
+	ctx, cancel := landed(ctx)
+	defer cancel()
+	var a argList
+	a.arg(r.instance, n, share, len(r.streams))
+	a.key(r.rotated()...)
+	order := r.shareOrder()
+	for _, i := range order {
+		a.arg(i + 1)
+	}
+	reply, err := r.store.runOnce(ctx, call{scriptFetch, a.keys, a.args})
+	if err != nil {
+		return nil, err
+	}
+	entries := r.unpack(reply, a.keys)
+	r.turn++
+	return entries, r.store.complete(ctx, entries)
+}
+
+// unpack reads a reply of fetch: the time, then pairs of a stream's index, from
+// 1, and its entries.
+func (r *Reader) unpack(reply any, streams []string) []*Entry {
+	var entries []*Entry
+	got := list(reply)
+	for i := 1; i+1 < len(got); i += 2 {
+		index := int(number(got[i])) - 1
+		if index < 0 || index >= len(streams) {
+			continue
+		}
+		for _, raw := range list(got[i+1]) {
+			pairs := texts(at(raw, 1))
+			values := make(map[string]string, len(pairs)/2)
+			for j := 0; j+1 < len(pairs); j += 2 {
+				values[pairs[j]] = pairs[j+1]
+			}
+			entries = append(entries, r.decode(streams[index], text(at(raw, 0)), values))
+		}
+	}
+	return entries
+}
+
+// rotated gives the streams by priority, and within a priority another segment
+// first each time.
+func (r *Reader) rotated() []string {
+	n := len(r.segments)
+	out := make([]string, 0, len(r.streams))
+	for p := 0; p < len(r.streams); p += n {
+		for i := range n {
+			out = append(out, r.streams[p+(i+r.turn)%n])
+		}
+	}
+	return out
+}
+
+// shareOrder serves the share to the low, normal and high priorities in turn.
+func (r *Reader) shareOrder() []int {
+	n := len(r.segments)
+	lanes := []int{3, 2, 1}
+	order := make([]int, 0, len(r.streams))
+	for i := range lanes {
+		lane := lanes[(i+r.turn)%len(lanes)]
+		for j := range n {
+			order = append(order, lane*n+j)
+		}
+	}
+	for j := range n {
+		order = append(order, j)
+	}
+	return order
+}
+
+// Wait blocks until entries arrive, at most for the reader's block time, and takes
+// them: up to n from one stream. After a while without any it returns nothing. A
+// server that then says nothing for as long as the caller's client waits for
+// replies, or a second, is gone: go-redis alone would wait 10 s.
+func (r *Reader) Wait(ctx context.Context, n int) ([]*Entry, error) {
+	if patience := r.store.patience(); patience > 0 {
+		limit, cancel := context.WithTimeout(ctx, r.block+max(time.Second, patience))
+		defer cancel()
+		ctx = limit
+	}
+	return r.xread(ctx, ">", max(1, n/len(r.streams)), r.block)
+}
+
+// Pending returns what Redis holds as delivered to the instance: entries whose
+// reply was lost are among them.
+func (r *Reader) Pending(ctx context.Context) ([]*Entry, error) {
+	return r.xread(ctx, "0", 10_000, -1)
+}
+
+func (r *Reader) xread(ctx context.Context, from string, count int, block time.Duration) ([]*Entry, error) {
+	streams := r.ours()
+	if len(streams) == 0 {
+		_ = sleep(ctx, max(0, block))
+		return nil, r.inspect(ctx)
+	}
+	args := slices.Clone(streams)
+	for range streams {
+		args = append(args, from)
+	}
+	rdb := r.rdb
+	if block < 0 { // not for a connection that may be blocked or closed
+		var err error
+		if rdb, err = r.store.client(); err != nil {
+			return nil, err
+		}
+	}
+	ctx, cancel := landed(ctx)
+	defer cancel()
+	reply, _, err := within(ctx, func() ([]redis.XStream, error) {
+		return rdb.XReadGroup(ctx, &redis.XReadGroupArgs{
+			Group: group, Consumer: r.instance, Streams: args, Count: int64(count), Block: block,
+		}).Result()
+	})
+	if err != nil {
+		if errors.Is(err, redis.Nil) {
+			if len(r.foreign) > 0 {
+				return nil, r.inspect(ctx)
+			}
+			return nil, nil
+		}
+		if hasReply(err, "WRONGTYPE") {
+			before := len(r.foreign)
+			if inspected := r.inspect(ctx); inspected != nil || len(r.foreign) != before {
+				return nil, inspected
+			}
+		}
+		return nil, fmt.Errorf("read: %w", err)
+	}
+	var entries []*Entry
+	for _, stream := range reply {
+		for _, m := range stream.Messages {
+			values := make(map[string]string, len(m.Values))
+			for name, v := range m.Values {
+				values[name] = text(v)
+			}
+			entries = append(entries, r.decode(stream.Stream, m.ID, values))
+		}
+	}
+	return entries, r.store.complete(ctx, entries)
+}
+
+// ours lists the streams that can be read.
+func (r *Reader) ours() []string {
+	return slices.DeleteFunc(slices.Clone(r.streams), func(name string) bool { return r.foreign[name] })
+}
+
+// inspect finds out which of the keys hold something else than a stream. They
+// are not read until that is gone.
+func (r *Reader) inspect(ctx context.Context) error {
+	types, err := read(ctx, r.store, func(ctx context.Context, rdb redis.UniversalClient) ([]*redis.StatusCmd, error) {
+		cmds := make([]*redis.StatusCmd, len(r.streams))
+		_, err := rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+			for i, name := range r.streams {
+				cmds[i] = p.Type(ctx, name)
+			}
+			return nil
+		})
+		return cmds, err
+	})
+	if err != nil {
+		return err
+	}
+	r.foreign = nil
+	for i, name := range r.streams {
+		if kind := types[i].Val(); kind != "stream" && kind != "none" {
+			if r.foreign == nil {
+				r.foreign = make(map[string]bool)
+			}
+			r.foreign[name] = true
+			r.store.reportDamage("", fmt.Errorf("%w: key %s is a %s, not a stream", ErrDamaged, clip(name, 200), kind))
+		}
+	}
+	return nil
+}
+
+// decode reads an entry of a stream. What cannot be read is returned with Err,
+// for the worker to put aside.
+func (r *Reader) decode(stream, id string, values map[string]string) *Entry {
+	segment := 0
+	for i, name := range r.streams {
+		if name == stream {
+			segment = r.of[i]
+		}
+	}
+	return decodeEntry(segment, stream, id, values)
+}
+
+func decodeEntry(segment int, stream, id string, values map[string]string) *Entry {
+	e := &Entry{ID: values["i"], Segment: segment, entry: id, stream: stream}
+	if e.Token, e.Err = Token(id); e.Err != nil {
+		return e
+	}
+	if len(values) == 0 {
+		e.Err = fmt.Errorf("the entry was deleted: %w", ErrNotFound)
+		return e
+	}
+	count := strings.Split(values["a"], "/")
+	for i, n := range []*int{&e.Attempt, &e.Failures, &e.Losses} {
+		if i >= len(count) {
+			break
+		}
+		v, err := strconv.Atoi(count[i])
+		if err != nil || v < 0 {
+			e.Err = fmt.Errorf("entry: attempt %q: %w", clip(values["a"], 40), ErrDamaged)
+			return e
+		}
+		*n = v
+	}
+	if e.ID == "" || e.Attempt == 0 {
+		e.Err = fmt.Errorf("entry without a job: %w", ErrDamaged)
+		return e
+	}
+	if m := values["m"]; m != "" {
+		v, err := strconv.ParseUint(m, 10, 63)
+		if err != nil {
+			e.Err = fmt.Errorf("entry: mutex token: %w", ErrDamaged)
+			return e
+		}
+		e.Mutex = v
+	}
+	if data := values["j"]; data != "" {
+		e.setSpec([]byte(data))
+	}
+	return e
+}
+
+func (e *Entry) setSpec(data []byte) {
+	spec, err := decodeSpec(data)
+	switch {
+	case errors.Is(err, ErrNewer):
+		e.Spec, e.Err = spec, err
+	case err != nil:
+		e.Err = fmt.Errorf("%w: %w", ErrDamaged, err)
+	default:
+		e.Spec = spec
+	}
+}
+
+// complete reads the specs that were too large for their entries.
+func (s *Store) complete(ctx context.Context, entries []*Entry) error {
+	var large []*Entry
+	for _, e := range entries {
+		if e.Spec == nil && e.Err == nil {
+			large = append(large, e)
+		}
+	}
+	if len(large) == 0 {
+		return nil
+	}
+	specs, err := read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) ([]*redis.StringCmd, error) {
+		cmds := make([]*redis.StringCmd, len(large))
+		_, err := rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+			for i, e := range large {
+				cmds[i] = p.HGet(ctx, s.segments[e.Segment].record(e.ID), "j")
+			}
+			return nil
+		})
+		if err != nil && judge(err) != final {
+			return nil, err
+		}
+		return cmds, nil
+	})
+	if err != nil {
+		return err // the entries stay pending and are found there
+	}
+	for i, e := range large {
+		data, err := specs[i].Bytes()
+		switch {
+		case errors.Is(err, redis.Nil):
+			e.Err = fmt.Errorf("the record is gone: %w", ErrNotFound)
+		case err != nil:
+			e.Err = fmt.Errorf("%w: %w", ErrDamaged, err)
+		default:
+			e.setSpec(data)
+		}
+	}
+	return nil
+}
+
+// GroupGone reports whether a read failed because its stream or group is gone.
+func GroupGone(err error) bool { return hasReply(err, "NOGROUP") || hasReply(err, "UNBLOCKED") }
+
+// Interrupted reports whether a read failed because its connection was closed.
+func Interrupted(err error) bool { return errors.Is(err, redis.ErrClosed) }
