@@ -1,271 +1,263 @@
-// Package cron is a guarded front to robfig/cron v3, which is unmaintained:
-// its parser panics on some input and accepts expressions that mean nothing,
-// and its search goes astray around clock changes. Here every expression is
-// checked field by field before robfig sees it, and robfig searches only in
-// UTC, where there are no clock changes; this package maps the result to the
-// time zone.
+// Package cron reads cron expressions and finds the instants they mean.
+//
+// What robfig/cron v3 understands it parses, guarded: it is unmaintained,
+// panics on some input and accepts expressions that mean nothing, so every
+// field is checked before robfig sees it. What robfig does not know, such as
+// the last day of a month, years and ranges that wrap, is read here. Its search
+// goes astray around clock changes, so there is one of our own.
 package cron
 
 import (
 	"errors"
 	"fmt"
-	"slices"
-	"strconv"
 	"strings"
-	"time"
 
 	"github.com/robfig/cron/v3"
+
+	"github.com/carillon-go/carillon/internal/zone"
 )
 
-const (
-	maxLen  = 256
-	starBit = 1 << 63 // robfig's mark in a bit set for a field written as "*"
-)
+const maxLen = 256
 
-// macros are those of robfig that [Parse] lets through.
-var macros = strings.Fields("@hourly @daily @midnight @weekly @monthly @yearly @annually")
-
-// field describes one position of an expression.
-type field struct {
-	name     string
-	min, max int
-	names    []string // names[i] stands for min+i; nil when there are none
-	hint     string   // added when a value is above max
+// macros are the words that stand for five fields.
+var macros = map[string]string{
+	"@hourly":   "0 * * * *",
+	"@daily":    "0 0 * * *",
+	"@midnight": "0 0 * * *",
+	"@weekly":   "0 0 * * 0",
+	"@monthly":  "0 0 1 * *",
+	"@yearly":   "0 0 1 1 *",
+	"@annually": "0 0 1 1 *",
 }
 
-// fields are in the order of the six-field form; five fields omit the first.
-var fields = []field{
-	{name: "second", max: 59},
-	{name: "minute", max: 59},
-	{name: "hour", max: 23},
-	{name: "day of month", min: 1, max: 31},
-	{name: "month", min: 1, max: 12, names: strings.Fields("jan feb mar apr may jun jul aug sep oct nov dec")},
-	{name: "day of week", max: 6, names: strings.Fields("sun mon tue wed thu fri sat"), hint: " (Sunday is 0)"},
+// notCron are words of other crons that have a better place here.
+var notCron = map[string]string{
+	"@every":  "@every is not cron; use an Every spec",
+	"@reboot": "@reboot has no meaning for a schedule of many machines; enqueue the job when the program starts",
 }
 
 // Schedule is a parsed cron expression. It is an immutable value, safe for
-// concurrent use. The zero Schedule never fires.
+// concurrent use; equal values fire at the same times. The zero Schedule never
+// fires.
 type Schedule struct {
-	spec cron.SpecSchedule // its Location is always UTC, see Next
+	second, minute, hour, month set
+	days                        days
+	years                       years
+	elapsed                     bool // the minute or hour field begins with *
+	zone                        string
 }
 
-// Parse reads a cron expression: five fields (minute, hour, day of month,
-// month, day of week), six with leading seconds, or one of the macros @hourly,
-// @daily, @midnight, @weekly, @monthly, @yearly and @annually.
+// Parse reads a cron expression of five fields (minute, hour, day of month,
+// month, day of week), of six with leading seconds, of seven with years
+// (1970-2199) at the end too, or one of the macros @hourly, @daily, @midnight,
+// @weekly, @monthly, @yearly and @annually. CRON_TZ=Zone or TZ=Zone may come
+// first, see [Schedule.Zone].
 //
-// A field is a comma-separated list of *, ?, N, N-M, or one of these followed
-// by a step: */S, N-M/S, and N/S for "from N to the end". Months and days of
-// the week have English three-letter names in either case; Sunday is 0. When
-// both day fields are restricted, a day matching either one fires; a day field
-// containing * or ? without a step above 1 is not restricted.
+// A field is a comma-separated list of *, N, N-M, or one of these followed by a
+// step: */S, N-M/S, and N/S for "from N to the end". The day fields may say ?
+// for *. Months and days of the week have English three-letter names in either
+// case; Sunday is 0 or 7. Ranges wrap, except those of years: FRI-MON, 22-2.
 //
-// Refused are @every and a TZ= prefix, which have better places in a job spec,
-// and every expression that would never fire. The error names the field, its
-// position counted from 1, and what was expected there.
-func Parse(expr string) (Schedule, error) {
+// A day of the month may also be L, the last day; L-N, N days before it; NW,
+// the weekday (Monday to Friday) of the same month nearest to day N, if there
+// is such a day; LW, the last weekday. A day of the week may also be N#K, the
+// Kth N of the month, or NL, the last N of the month: FRI#2, FRIL.
+//
+// When both day fields are restricted, a day matching either one fires, or with
+// both only a day matching both. A day field containing * or ? without a step
+// above 1 is not restricted.
+//
+// An expression that never fires, such as one for 30 February, is refused. The
+// error names the field, its number counted from 1, the offset in the
+// expression, and what was expected there.
+func Parse(expr string, both bool) (Schedule, error) {
 	// Not echoed: the text may be huge.
 	if len(expr) > maxLen {
 		return Schedule{}, fmt.Errorf("cron: expression has %d bytes, at most %d are allowed", len(expr), maxLen)
 	}
-	s, err := parse(expr)
+	s, err := parse(expr, both)
 	if err != nil {
 		return Schedule{}, fmt.Errorf("cron %q: %w", expr, err)
 	}
 	return s, nil
 }
 
-func parse(expr string) (Schedule, error) {
+// A word of an expression, and where it begins.
+type word struct {
+	text   string
+	offset int
+}
+
+// split takes a text apart at each of the separators, keeping empty words.
+func split(w word, separator string) []word {
+	var words []word
+	offset := w.offset
+	for text := range strings.SplitSeq(w.text, separator) {
+		words = append(words, word{text, offset})
+		offset += len(text) + len(separator)
+	}
+	return words
+}
+
+func parse(expr string, both bool) (Schedule, error) {
 	for i := range len(expr) {
 		if c := expr[i]; c < ' ' || c > '~' {
 			return Schedule{}, fmt.Errorf("byte 0x%02x at offset %d: only printable ASCII is allowed, with spaces between fields", c, i)
 		}
 	}
-	texts := strings.Fields(expr)
-	if len(texts) == 0 {
-		return Schedule{}, errors.New("empty; expected five or six fields or a macro")
-	}
-	var err error
-	first := strings.ToUpper(texts[0])
-	switch {
-	case strings.HasPrefix(first, "TZ="), strings.HasPrefix(first, "CRON_TZ="):
-		err = errors.New("a time zone prefix is not allowed; set the TimeZone field of the schedule")
-	case strings.HasPrefix(first, "@EVERY"):
-		err = errors.New("@every is not cron; use an Every spec")
-	case strings.HasPrefix(first, "@"):
-		if len(texts) > 1 || !slices.Contains(macros, texts[0]) {
-			err = errors.New("unknown macro; expected one of " + strings.Join(macros, ", "))
+	var words []word
+	for _, w := range split(word{text: expr}, " ") {
+		if w.text != "" {
+			words = append(words, w)
 		}
-	default:
-		err = checkFields(texts)
 	}
+	var zoneName string
+	if len(words) > 0 {
+		var err error
+		if zoneName, err = readZone(words[0]); err != nil {
+			return Schedule{}, err
+		}
+		if zoneName != "" {
+			words = words[1:]
+		}
+	}
+	if len(words) == 0 {
+		return Schedule{}, errors.New("empty; expected five to seven fields or a macro")
+	}
+	if strings.HasPrefix(words[0].text, "@") {
+		fields, err := macro(words)
+		if err != nil {
+			return Schedule{}, err
+		}
+		words = split(word{text: fields}, " ")
+	}
+	s, err := parseFields(words, both)
 	if err != nil {
 		return Schedule{}, err
 	}
-	spec, err := robfigParse(strings.Join(texts, " "))
-	if err != nil {
-		return Schedule{}, err
-	}
-	// An empty set makes Next search five years, minute by minute or even
-	// second by second, which takes seconds of CPU. So look before calling it.
-	for i, set := range []uint64{spec.Second, spec.Minute, spec.Hour, spec.Dom, spec.Month, spec.Dow} {
-		if set&^starBit == 0 {
-			return Schedule{}, fmt.Errorf("%s: no value selected", fields[i].name)
-		}
-	}
-	s := Schedule{spec}
-	// Starts six years apart, each looking to the end of the fifth year after it,
-	// cover the 28 years in which every date meets every weekday.
-	for year := 2000; year <= 2024; year += 6 {
-		if !s.Next(time.Date(year, 1, 1, 0, 0, 0, 0, time.UTC), time.UTC).IsZero() {
-			return s, nil
-		}
-	}
-	// Only the days can clash: every other combination of fields occurs daily.
-	n := len(texts)
-	return Schedule{}, fmt.Errorf("never fires: no selected month (field %d) has a selected day (field %d)", n-1, n-2)
+	s.zone = zoneName
+	return s, nil
 }
 
-// checkFields checks what robfig is too lenient or too vague about.
-func checkFields(texts []string) error {
-	if n := len(texts); n != 5 && n != 6 {
-		return fmt.Errorf("has %d fields; expected 5 (minute, hour, day of month, month, day of week) or 6 with leading seconds", n)
+// readZone reads a CRON_TZ= or TZ= prefix, and gives "" when there is none.
+func readZone(w word) (string, error) {
+	prefix, name, found := strings.Cut(w.text, "=")
+	if !found || prefix != "TZ" && prefix != "CRON_TZ" {
+		return "", nil
 	}
-	for i, text := range texts {
-		f := fields[i+len(fields)-len(texts)]
-		if err := f.check(text); err != nil {
-			return fmt.Errorf("field %d, %s: %w", i+1, f.name, err)
-		}
+	if _, err := zone.Load(name); err != nil {
+		return "", fmt.Errorf("%s at offset %d: %w", prefix, w.offset, err)
 	}
-	return nil
+	return name, nil
 }
 
-// check reports the first thing wrong with the text of a field.
-func (f field) check(text string) error {
-	for item := range strings.SplitSeq(text, ",") {
-		if item == "" {
-			return fmt.Errorf("empty item in list %q", text)
-		}
-		span, step, hasStep := strings.Cut(item, "/")
-		if hasStep {
-			// robfig takes a step beyond the field as "the first value only",
-			// which is never what */90 was meant to say.
-			if _, err := (field{min: 1, max: f.max}).number(step); err != nil {
-				return fmt.Errorf("step: %w", err)
+// macro gives the fields that a macro stands for.
+func macro(words []word) (string, error) {
+	first := words[0]
+	if reason, known := notCron[strings.ToLower(first.text)]; known {
+		return "", fmt.Errorf("at offset %d: %s", first.offset, reason)
+	}
+	fields, known := macros[first.text]
+	if !known {
+		return "", fmt.Errorf("at offset %d: unknown macro %s; expected @hourly, @daily, @midnight, @weekly, @monthly, @yearly or @annually",
+			first.offset, first.text)
+	}
+	if len(words) > 1 {
+		return "", fmt.Errorf("at offset %d: nothing may follow %s", words[1].offset, first.text)
+	}
+	return fields, nil
+}
+
+func parseFields(words []word, both bool) (Schedule, error) {
+	n := len(words)
+	if n < 5 || n > 7 {
+		return Schedule{}, fmt.Errorf("has %d fields; expected 5 (minute, hour, day of month, month, day of week), "+
+			"6 with leading seconds, or 7 with years at the end", n)
+	}
+	number := func(field int) int { return field + min(n, 6) - 5 } // field number in this expression
+	var plain [year]string                                         // what robfig reads
+	plain[second] = "0"
+	var s Schedule
+	for i, w := range words {
+		which := i + 6 - min(n, 6)
+		f := fields[which]
+		var list []string
+		for _, item := range split(w, ",") {
+			text, err := s.read(which, item.text)
+			if err != nil {
+				return Schedule{}, fmt.Errorf("field %d (%s) at offset %d: %w", i+1, f.name, item.offset, err)
+			}
+			if text != "" {
+				list = append(list, text)
 			}
 		}
-		if span == "*" || span == "?" {
-			continue
+		if which < year {
+			plain[which] = strings.Join(list, ",")
 		}
-		from, to, isRange := strings.Cut(span, "-")
-		if !isRange {
-			to = from
+	}
+	if err := s.readPlain(plain); err != nil {
+		return Schedule{}, err
+	}
+	if n == 7 && free(words[6].text) {
+		s.years = years{} // not just those that can be named
+	}
+	s.elapsed = plain[minute][0] == '*' || plain[hour][0] == '*'
+	s.days.either = !both && !free(plain[monthDay]) && !free(plain[weekday])
+	// The calendar repeats after 400 years.
+	if _, found := s.search(date(s.years.first(2000), 1, 1), 2400); !found {
+		months := fmt.Sprintf("month (field %d)", number(month))
+		if n == 7 {
+			months += " of a selected year (field 7)"
 		}
-		low, err := f.number(from)
-		if err != nil {
-			return err
+		return Schedule{}, fmt.Errorf("never fires: no selected %s has a day that is selected by day of month (field %d) and day of week (field %d)",
+			months, number(monthDay), number(weekday))
+	}
+	return s, nil
+}
+
+// readPlain lets robfig read all but what read has taken for itself.
+func (s *Schedule) readPlain(plain [year]string) error {
+	texts := plain
+	for i, text := range texts {
+		if text == "" { // a day field without plain items
+			texts[i] = "1"
 		}
-		high, err := f.number(to)
-		if err != nil {
-			return err
-		}
-		if low > high {
-			return fmt.Errorf("range %s runs backwards", span)
+	}
+	spec, err := robfigParse(strings.Join(texts[:], " "))
+	if err != nil {
+		return err
+	}
+	const star = 1 << 63 // robfig's mark for *
+	sets := [year]*set{&s.second, &s.minute, &s.hour, &s.days.month, &s.month, &s.days.week}
+	for i, bits := range [year]uint64{spec.Second, spec.Minute, spec.Hour, spec.Dom, spec.Month, spec.Dow} {
+		if plain[i] != "" {
+			*sets[i] = set(bits &^ star)
 		}
 	}
 	return nil
-}
-
-// number reads one value, a number or a name, within the bounds of the field.
-func (f field) number(text string) (int, error) {
-	for i, name := range f.names {
-		if strings.EqualFold(text, name) {
-			return f.min + i, nil
-		}
-	}
-	// ParseUint, unlike robfig's Atoi, takes no sign.
-	n, err := strconv.ParseUint(text, 10, 31)
-	if err != nil {
-		expected := fmt.Sprintf("a number from %d to %d", f.min, f.max)
-		if f.names != nil {
-			expected += fmt.Sprintf(" or a name from %s to %s", f.names[0], f.names[len(f.names)-1])
-		}
-		return 0, fmt.Errorf("%q is not %s", text, expected)
-	}
-	switch {
-	case int(n) < f.min:
-		return 0, fmt.Errorf("%d is below %d", n, f.min)
-	case int(n) > f.max:
-		return 0, fmt.Errorf("%d is above %d%s", n, f.max, f.hint)
-	}
-	return int(n), nil
 }
 
 // robfigParse turns robfig's panics into errors. None is known to be reachable
-// past the checks above, but the expression comes from users and must never
-// take the process down.
-func robfigParse(expr string) (spec cron.SpecSchedule, err error) {
+// past our checks, but the expression comes from users and must never take the
+// process down.
+func robfigParse(expr string) (spec *cron.SpecSchedule, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("not understood: %v", p)
 		}
 	}()
-	parsed, err := cron.NewParser(cron.SecondOptional | cron.Minute | cron.Hour |
-		cron.Dom | cron.Month | cron.Dow | cron.Descriptor).Parse(expr)
+	parsed, err := cron.NewParser(cron.Second | cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow).Parse(expr)
 	if err != nil {
-		return spec, err
+		return nil, err
 	}
-	p, ok := parsed.(*cron.SpecSchedule)
+	spec, ok := parsed.(*cron.SpecSchedule)
 	if !ok {
-		return spec, fmt.Errorf("not understood: unexpected %T", parsed)
+		return nil, fmt.Errorf("not understood: unexpected %T", parsed)
 	}
-	spec = *p
-	spec.Location = time.UTC
 	return spec, nil
 }
 
-// Next returns the first instant strictly after the given one at which a clock
-// in loc (nil is UTC) shows a time the expression selects, and the zero time
-// when there is none until the end of the fifth calendar year after it. That
-// happens to 29 February around the year 2100, and to instants outside the
-// years 1 to 9999; a caller must not loop until the result is in the future.
-//
-// When the clock is set forward, times it never shows do not fire that day;
-// when it is set back, times it shows twice fire twice.
-func (s Schedule) Next(after time.Time, loc *time.Location) time.Time {
-	if s.spec.Location == nil || after.Before(time.Time{}) {
-		return time.Time{}
-	}
-	if loc == nil {
-		loc = time.UTC
-	}
-	// Let loose in a zone, robfig returns wrong days and misses right ones where
-	// midnight is skipped or the clock moves by half an hour. So go through the
-	// spans of constant offset, and in each let robfig search a UTC clock that
-	// shows the local time. The variable at is the earliest instant still allowed.
-	at := after.Add(1).In(loc)
-	limit := min(at.Year()+5, 9999)
-	for at.Year() <= limit {
-		_, seconds := at.Zone()
-		offset := time.Duration(seconds) * time.Second
-		_, end := at.ZoneBounds() // zero when the offset stays for good
-		if !end.IsZero() && !end.After(at) {
-			// Beyond a zone's table of transitions (2037 for most) Go 1.26 takes every
-			// year for 365 days: 31 December of a leap year lies after its own span.
-			end = at.UTC().Truncate(24 * time.Hour).Add(24 * time.Hour)
-		}
-		if shown := s.spec.Next(at.UTC().Add(offset - 1)); !shown.IsZero() {
-			next := shown.Add(-offset).In(loc)
-			if end.IsZero() || next.Before(end) {
-				if !next.After(after) || next.Year() > limit {
-					break
-				}
-				return next
-			}
-		}
-		if end.IsZero() {
-			break
-		}
-		at = end.In(loc)
-	}
-	return time.Time{}
-}
+// Zone returns the name of the zone that the expression begins with, and ""
+// when it names none. It is a zone that [time.LoadLocation] knows. Next does
+// not look at it: its caller decides between this zone and others.
+func (s Schedule) Zone() string { return s.zone }

@@ -67,6 +67,9 @@ func (d *step) ends() {
 			d.State.Failures++
 			if d.DropOnFailure {
 				d.drop(RunFailed)
+				if d.Next.IsZero() && d.After == 0 && !d.spent() { // they had been counted for MaxRuns
+					d.advance(d.in.Now)
+				}
 			}
 		}
 		if d.PauseAfter > 0 && d.State.Failures >= d.PauseAfter && d.State.Pause == nil {
@@ -89,11 +92,7 @@ func (d *step) ends() {
 
 // following returns the tick after the end of a run.
 func (d *step) following(end time.Time) time.Time {
-	next := ceil(end.Add(d.After))
-	if !d.End.IsZero() && next.After(d.End) {
-		return time.Time{}
-	}
-	return next
+	return d.plan.Open(ceil(end.Add(d.After)))
 }
 
 // drop empties the buffer.
@@ -130,9 +129,16 @@ func (d *step) due() {
 		return
 	}
 	if d.After > 0 { // a single tick, which cannot be missed
-		tick := d.Next
+		tick := d.plan.Open(d.Next)
+		if !tick.Equal(d.Next) { // a calendar has changed
+			d.Next = tick
+			return
+		}
 		d.Next = time.Time{}
 		d.place(tick)
+		if !d.busy() && len(d.State.Buffer) == 0 && !d.spent() { // nobody could run it
+			d.Next = d.following(d.in.Now)
+		}
 		return
 	}
 	d.passed()
@@ -144,7 +150,7 @@ func (d *step) due() {
 		return
 	}
 	for n := 0; !d.Next.IsZero() && !d.spent() && !d.At(d.plan, d.Next).After(d.in.Now); n++ {
-		if n >= batch {
+		if n >= batch || d.enough() {
 			d.more = true
 			return
 		}
@@ -177,7 +183,12 @@ func (d *step) missed(limit time.Time) bool {
 	case FireOnce:
 		d.place(first)
 		if second, _, _ := d.plan.Next(first); !second.IsZero() && !second.After(end) {
-			d.record(Record{Tick: end, From: second, Outcome: Merged, Into: first})
+			rest := Record{Outcome: Merged, Into: first}
+			if of := d.Record[len(d.Record)-1]; of.Outcome == Skipped { // there is no run for all of them
+				rest = of
+			}
+			rest.Tick, rest.From = end, second
+			d.record(rest)
 		}
 	case FireLast:
 		if more {
@@ -204,7 +215,7 @@ func (d *step) missed(limit time.Time) bool {
 			d.passOver(first, until, TooOld)
 		}
 		for i, tick := range last {
-			if i >= batch {
+			if i >= batch || d.enough() {
 				d.Next, d.more = tick, true
 				return false
 			}
@@ -255,11 +266,15 @@ func (d *step) advance(after time.Time) {
 
 // place gives a tick what the overlap policy says.
 func (d *step) place(tick time.Time) {
+	if d.Rules.Then && len(d.State.Open) >= d.maxOpen() { // its further job would be forgotten
+		d.record(Record{Tick: tick, Outcome: Skipped, Why: BufferFull})
+		return
+	}
 	if !d.busy() && len(d.State.Buffer) == 0 || d.Overlap == Allow {
 		d.fire(tick, "")
 		return
 	}
-	waiting := Record{Tick: tick, Outcome: Waiting}
+	waiting := Record{Tick: tick, Outcome: Waiting, Generation: d.in.Generation}
 	left := Record{Tick: tick, Outcome: Skipped, Why: Overlapped}
 	if i := slices.IndexFunc(d.State.Open, func(r Run) bool { return r.Kind == "" }); i >= 0 {
 		left.Into = time.UnixMilli(d.State.Open[i].Tick)
@@ -296,6 +311,10 @@ func (d *step) replace() {
 
 // fire starts a run.
 func (d *step) fire(tick time.Time, kind string) {
+	if d.Broadcast && len(d.Targets) == 0 {
+		d.record(Record{Tick: tick, Outcome: Skipped, Why: Nobody})
+		return
+	}
 	d.Fire = append(d.Fire, Fire{Tick: tick, Kind: kind})
 	outcome := Fired
 	if kind == "" {
@@ -306,24 +325,50 @@ func (d *step) fire(tick time.Time, kind string) {
 	} else if kind[0] == 'r' {
 		outcome = Replayed
 	}
-	d.record(Record{Tick: tick, Outcome: outcome, Generation: d.in.Generation, Kind: kind})
-	if !d.watched() && !d.backfillWatches(kind) {
+	d.record(Record{Tick: tick, Outcome: outcome, Generation: d.in.Generation, Kind: kind, Sharded: d.Broadcast || d.Shards > 0})
+	if !d.watches(kind) {
 		return
 	}
 	d.State.Open = append(slices.Clone(d.State.Open), Run{
 		Tick: tick.UnixMilli(), Generation: d.in.Generation, Kind: kind, At: d.in.Now.UnixMilli(),
-		Shards: d.Shards, Targets: d.Targets,
+		Shards: d.Shards, Targets: d.Targets, Affinity: d.Affinity,
 	})
-	if n := len(d.State.Open); n > maxOpen {
-		d.State.Open = d.State.Open[n-maxOpen:]
+	if len(d.State.Open) > d.maxOpen() { // one that is only counted, not waited for
+		i := max(0, slices.IndexFunc(d.State.Open, func(r Run) bool { return r.Kind != "" }))
+		d.State.Open = slices.Delete(d.State.Open, i, i+1)
 	}
 }
 
-func (d *step) backfillWatches(kind string) bool {
-	return slices.ContainsFunc(d.State.Backfills, func(b Backfill) bool { return b.kind() == kind && b.Overlap != Allow })
+// enough reports whether a step starts no further run.
+func (d *step) enough() bool { return len(d.Fire) >= max(1, min(batch, batchJobs/d.jobs())) }
+
+// jobs is how many jobs a run has.
+func (r *Rules) jobs() int { return max(1, r.Shards, len(r.Targets)) }
+
+// maxOpen is how many unfinished runs are watched.
+func (r *Rules) maxOpen() int { return max(2, min(maxOpen, maxOpenJobs/r.jobs())) }
+
+// watches reports whether the end of a run matters.
+func (d *step) watches(kind string) bool {
+	return d.Rules.Then || kind == "" && d.watched() ||
+		slices.ContainsFunc(d.State.Backfills, func(b Backfill) bool { return b.kind() == kind && b.Overlap != Allow })
 }
 
-func (b Backfill) kind() string { return "r" + strconv.Itoa(b.Serial) }
+// full reports whether a backfill has to wait, so that it pushes out no run that
+// is watched, and leaves room for those of the plan.
+func (d *step) full(b Backfill) bool {
+	return len(d.State.Open) >= d.maxOpen()/2 && d.watches(b.kind())
+}
+
+func (b Backfill) kind() string { return "r" + b.Key }
+
+// waits reports whether its runs begin only when the one before has ended.
+func (b Backfill) waits() bool { return b.Overlap != Allow && b.Overlap != Skip }
+
+// openOf lists the unfinished runs of a backfill.
+func (d *step) openOf(b Backfill) []Run {
+	return slices.DeleteFunc(slices.Clone(d.State.Open), func(r Run) bool { return r.Kind != b.kind() })
+}
 
 // refill takes the backfills on, each as its own rules allow.
 func (d *step) refill() {
@@ -334,22 +379,18 @@ func (d *step) refill() {
 			if found.IsZero() || found.UnixMilli() > b.To {
 				break
 			}
-			busy := slices.ContainsFunc(d.State.Open, func(r Run) bool { return r.Kind == b.kind() })
-			if time.UnixMilli(b.At).After(d.in.Now) || n >= batch ||
-				busy && (b.Overlap == BufferOne || b.Overlap == BufferAll || b.Overlap == Replace) {
-				if busy && b.Overlap == Replace {
-					for _, r := range d.State.Open {
-						if r.Kind == b.kind() {
-							d.Cancel = append(d.Cancel, r)
-						}
-					}
+			early := time.UnixMilli(b.At).After(d.in.Now) || n >= batch || d.enough() || d.full(b)
+			open := d.openOf(b)
+			if early || len(open) > 0 && b.waits() {
+				if !early && b.Overlap == Replace {
+					d.Cancel = append(d.Cancel, open...)
 				}
 				left = append(left, b)
 				break
 			}
-			if !busy || b.Overlap == Allow {
+			if len(open) == 0 || b.Overlap == Allow {
 				d.fire(found, b.kind())
-			}
+			} // otherwise what the ledger says of the tick stays true
 			b.Next = found.UnixMilli() + 1
 			b.At = d.in.Now.UnixMilli() + b.Every
 		}
@@ -371,13 +412,15 @@ func (d *step) look() {
 	}
 	if n := len(d.State.Open); n > 0 {
 		age := d.in.Now.Sub(time.UnixMilli(d.State.Open[n-1].At))
-		soonest(d.in.Now.Add(min(max(age/4, pollMin), pollMax)))
+		soonest(d.in.Now.Add(min(max(age/4, pollSoonest), pollLatest)))
 	}
 	if d.State.Pause == nil {
 		soonest(d.At(d.plan, d.Next))
 		for _, b := range d.State.Backfills {
-			if !slices.ContainsFunc(d.State.Open, func(r Run) bool { return r.Kind == b.kind() }) || b.Overlap == Allow || b.Overlap == Skip {
-				soonest(time.UnixMilli(b.At))
+			begin := time.UnixMilli(b.At)
+			waits := d.full(b) || b.waits() && len(d.openOf(b)) > 0 // for the end of a run
+			if !waits || b.Overlap == Replace && begin.After(d.in.Now) {
+				soonest(begin)
 			}
 		}
 		if len(d.State.Buffer) > 0 && !d.busy() {

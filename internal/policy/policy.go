@@ -48,10 +48,11 @@ type Rules struct {
 	MaxRuns       int // 0: any number
 	Jitter        time.Duration
 	After         time.Duration // from the end of a run to the next tick; 0: the plan has the ticks
-	End           time.Time     // of these ticks
 	Then          bool          // a further job follows the jobs of a run
 	Shards        int           // jobs of a run; 0: one
-	Targets       []string      // instances that get a job each; nil: not a broadcast
+	Broadcast     bool          // a run has a job for each of Targets instead
+	Targets       []string      // instances
+	Affinity      string        // what the jobs' IDs depend on beside name, generation and tick
 }
 
 // watched reports whether the ends of runs matter.
@@ -67,17 +68,23 @@ type Plan interface {
 	// Between returns the first tick in (after, until], the last n, oldest first,
 	// and whether there are more than these n.
 	Between(after, until time.Time, n int) (first time.Time, last []time.Time, more bool)
+	// Open returns the first instant, not before the given one, at which a tick
+	// may be; zero when there is none.
+	Open(at time.Time) time.Time
 }
+
+// StateVersion is that of the states that this release understands.
+const StateVersion = 1
 
 // State is what is remembered between steps.
 type State struct {
+	Version   int        `json:"v,omitempty"`  // StateVersion, when there is anything in it
 	Runs      int        `json:"r,omitempty"`  // fired in this generation; only counted for MaxRuns
 	Failures  int        `json:"f,omitempty"`  // failed runs in a row
 	Pause     *Pause     `json:"p,omitempty"`  // nil: not paused
 	Buffer    []int64    `json:"b,omitempty"`  // ticks that wait for the end of a run, in ms
 	Open      []Run      `json:"o,omitempty"`  // runs whose end matters
 	Backfills []Backfill `json:"bf,omitempty"` // in the order in which they were asked for
-	Serial    int        `json:"n,omitempty"`  // counts backfills and runs by hand
 	Passed    []int64    `json:"c,omitempty"`  // first and last tick before the next one that a calendar took away
 }
 
@@ -92,16 +99,17 @@ type Pause struct {
 type Run struct {
 	Tick       int64    `json:"t"` // ms
 	Generation int64    `json:"g"`
-	Kind       string   `json:"k,omitempty"` // "" planned; m and a number: by hand; r and a number: of that backfill
+	Kind       string   `json:"k,omitempty"` // "" planned; m and a key: by hand; r and a key: of that backfill
 	At         int64    `json:"at"`          // when it was fired
 	Shards     int      `json:"s,omitempty"`
 	Targets    []string `json:"i,omitempty"`
+	Affinity   string   `json:"a,omitempty"`
 	Then       bool     `json:"th,omitempty"` // its further job was created
 }
 
 // Backfill is a past range whose ticks are fired again.
 type Backfill struct {
-	Serial  int     `json:"n"`
+	Key     string  `json:"k"` // tells it from others, also when it is asked for twice
 	Next    int64   `json:"t"` // ms
 	To      int64   `json:"to"`
 	Overlap Overlap `json:"o,omitempty"`
@@ -145,16 +153,23 @@ type Decision struct {
 	Then   []Run // whose further job is to be created
 }
 
-// batch bounds how many runs one step starts; the rest follow at once.
-const batch = 100
+// A step starts at most so many runs and jobs, but one run; the rest follow at
+// once.
+const (
+	batch     = 100
+	batchJobs = 1000
+)
 
-// maxOpen bounds how many unfinished runs are watched; the oldest are given up.
-const maxOpen = 200
+// At most so many unfinished runs and jobs are watched, but two runs.
+const (
+	maxOpen     = 200
+	maxOpenJobs = 10_000
+)
 
 // Bounds of how often unfinished runs are looked at without being told.
 const (
-	pollMin = time.Second
-	pollMax = time.Minute
+	pollSoonest = time.Second
+	pollLatest  = time.Minute
 )
 
 // At returns when a tick is fired: up to Jitter later, but before the following
@@ -172,27 +187,40 @@ func (r *Rules) At(p Plan, tick time.Time) time.Time {
 	}
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(r.Name))
-	var ms [8]byte
-	for i, n := 0, tick.UnixMilli(); i < len(ms); i++ {
-		ms[i] = byte(n >> (8 * i))
-	}
-	_, _ = h.Write(ms[:])
+	_, _ = h.Write(strconv.AppendInt(nil, tick.UnixMilli(), 10))
 	sum := h.Sum64()
 	sum ^= sum >> 33
 	sum *= 0xff51afd7ed558ccd // MurmurHash3's finalizer: FNV mixes its last bytes little
 	sum ^= sum >> 33
-	return tick.Add(time.Duration(sum%uint64(room/time.Millisecond+1)) * time.Millisecond)
+	return tick.Add(time.Duration(sum%uint64(room.Milliseconds()+1)) * time.Millisecond) //nolint:gosec // room is 100 years at most
+}
+
+// Due is where a plan stood: Next was not fired.
+type Due struct {
+	Plan Plan
+	Next time.Time
 }
 
 // First is the decision for a new definition, whose state is that of the one
-// before: the pause and the unfinished runs stay. in.Next is the first tick of a
-// plan with a fixed delay.
-func First(r *Rules, p Plan, in Input) Decision {
+// before: the pause and the unfinished runs stay, ticks that wait do not. in.Next is the first tick of a
+// plan with a fixed delay. What the plan before had due and did not fire is left
+// out; nil: there was none.
+func First(r *Rules, p Plan, in Input, before *Due) Decision {
 	d := step{Rules: r, plan: p, in: in, Decision: Decision{State: State{
-		Pause: in.State.Pause, Open: in.State.Open, Serial: in.State.Serial,
+		Pause: in.State.Pause, Open: in.State.Open,
 	}}}
 	for _, tick := range in.State.Buffer {
 		d.record(Record{Tick: time.UnixMilli(tick), Outcome: Skipped, Why: Changed})
+	}
+	if before != nil && !before.Next.IsZero() && !before.Next.After(in.Now) {
+		left := Record{Tick: before.Next, Outcome: Skipped, Why: Changed}
+		if in.State.Pause != nil {
+			left.Why = Paused
+		}
+		if _, last, _ := before.Plan.Between(before.Next, in.Now, 1); len(last) > 0 {
+			left.From, left.Tick = before.Next, last[0]
+		}
+		d.record(left)
 	}
 	if r.After == 0 {
 		d.advance(in.Now)
@@ -209,7 +237,7 @@ func Resume(r *Rules, p Plan, in Input) Decision {
 	d.State.Pause, d.State.Failures = nil, 0
 	if r.After > 0 {
 		if !in.Next.IsZero() {
-			d.Next = latest(in.Next, in.Now)
+			d.Next = p.Open(latest(in.Next, in.Now))
 		} else if !d.busy() {
 			d.Next = d.following(in.Now)
 		}
@@ -229,11 +257,28 @@ func Hold(r *Rules, p Plan, in Input, why Pause) Decision {
 	return d.Decision
 }
 
-// ByHand fires one run now, whatever the plan and the other runs.
-func ByHand(r *Rules, p Plan, in Input) Decision {
+// Replan finds the next tick anew, after a calendar has changed. Ticks that have
+// come are left to Decide.
+func Replan(r *Rules, p Plan, in Input) Decision {
 	d := step{Rules: r, plan: p, in: in, Decision: Decision{State: in.State, Next: in.Next}}
-	d.State.Serial++
-	d.fire(in.Now.Truncate(time.Millisecond), "m"+strconv.Itoa(d.State.Serial))
+	switch {
+	case d.spent():
+	case r.After == 0 && (in.Next.IsZero() || in.Next.After(in.Now)):
+		d.advance(in.Now)
+	case r.After > 0 && !in.Next.IsZero():
+		d.Next = p.Open(in.Next)
+	case r.After > 0 && !d.busy() && len(in.State.Buffer) == 0:
+		d.Next = d.following(in.Now)
+	}
+	d.look()
+	return d.Decision
+}
+
+// ByHand fires one run now, whatever the plan and the other runs. The key tells it
+// from others.
+func ByHand(r *Rules, p Plan, in Input, key string) Decision {
+	d := step{Rules: r, plan: p, in: in, Decision: Decision{State: in.State, Next: in.Next}}
+	d.fire(in.Now.Truncate(time.Millisecond), "m"+key)
 	d.look()
 	return d.Decision
 }
@@ -241,8 +286,6 @@ func ByHand(r *Rules, p Plan, in Input) Decision {
 // Refill adds a backfill.
 func Refill(r *Rules, p Plan, in Input, b Backfill) Decision {
 	d := step{Rules: r, plan: p, in: in, Decision: Decision{State: in.State, Next: in.Next}}
-	d.State.Serial++
-	b.Serial = d.State.Serial
 	d.State.Backfills = append(slices.Clone(d.State.Backfills), b)
 	d.look()
 	return d.Decision

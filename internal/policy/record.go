@@ -32,7 +32,7 @@ const (
 	RunFailed  Why = 'f' // the run it waited for failed
 	Excluded   Why = 'c' // by a calendar
 	Paused     Why = 'p'
-	Changed    Why = 'g' // the definition was replaced while it waited
+	Changed    Why = 'g' // the definition was replaced or deleted before it ran; see Record.Now
 	Refused    Why = 'e' // its job could not be created
 	Nobody     Why = 'n' // a broadcast without an instance
 )
@@ -45,8 +45,19 @@ type Record struct {
 	Outcome    Outcome
 	Why        Why
 	Into       time.Time // merged into, skipped for, or replaced by this tick
-	Generation int64     // of the job
+	Generation int64     // of the job, of the plan that had the range, or of the definition under which it waits
+	Sharded    bool      // there is more than one job
 	Kind       string    // as Run.Kind
+	Home       string    // the end of the job's ID, by which it is found
+}
+
+// Now is what became of the tick, by the generation that is in force, 0 if there
+// is none: a tick that waited is forgotten when the definition is replaced.
+func (r Record) Now(generation int64) Record {
+	if r.Outcome == Waiting && (generation == 0 || generation > r.Generation) {
+		r.Outcome, r.Why = Skipped, Changed
+	}
+	return r
 }
 
 // String encodes a record but for its tick.
@@ -65,18 +76,21 @@ func (r Record) String() string {
 	if r.Generation != 0 {
 		generation = strconv.FormatInt(r.Generation, 10)
 	}
-	return strings.TrimRight(strings.Join([]string{code, ms(r.At), ms(r.From), ms(r.Into), generation, r.Kind}, " "), " ")
+	if r.Sharded {
+		generation += "s"
+	}
+	return strings.TrimRight(strings.Join([]string{code, ms(r.At), ms(r.From), ms(r.Into), generation, r.Kind, r.Home}, " "), " ")
 }
 
 // ParseRecord reads what String wrote.
 func ParseRecord(tick time.Time, text string) (Record, error) {
 	part := strings.Split(text, " ")
-	for len(part) < 6 {
+	for len(part) < 7 {
 		part = append(part, "")
 	}
 	damaged := errors.New("the record is damaged")
-	r := Record{Tick: tick, Kind: part[5]}
-	if len(part) > 6 || len(part[0]) == 0 || len(part[0]) > 2 {
+	r := Record{Tick: tick, Kind: part[5], Home: part[6]}
+	if len(part) > 7 || len(part[0]) == 0 || len(part[0]) > 2 {
 		return r, damaged
 	}
 	r.Outcome = Outcome(part[0][0])
@@ -93,8 +107,10 @@ func ParseRecord(tick time.Time, text string) (Record, error) {
 		}
 		*to = time.UnixMilli(n)
 	}
-	if part[4] != "" {
-		n, err := strconv.ParseInt(part[4], 10, 64)
+	generation, sharded := strings.CutSuffix(part[4], "s")
+	r.Sharded = sharded
+	if generation != "" {
+		n, err := strconv.ParseInt(generation, 10, 64)
 		if err != nil {
 			return r, damaged
 		}
