@@ -355,13 +355,28 @@ var acts = []act{
 	{"schedules", 1, func(s *stage) {
 		soon := time.UnixMilli(1000)
 		for _, name := range []string{"fires", "last", "parked", "dropped"} {
-			_, _, err := s.PutSchedule(s.ctx, name, []byte("definition"), nil, soon)
+			p := definition(name, soon)
+			p.Group, p.State, p.Meta = "old", []byte("state"), []byte("ann")
+			_, done, err := s.PutSchedule(s.ctx, p)
 			s.ok(err)
+			assert.True(s.t, done)
+			p.Old, err = s.GetSchedule(s.ctx, name)
+			s.ok(err)
+			p.Group, p.State, p.Meta = "new", nil, []byte("bob")
+			generation, done, err := s.PutSchedule(s.ctx, p)
+			s.ok(err)
+			assert.True(s.t, done, "also when its reply was lost")
+			assert.EqualValues(s.t, 2, generation)
+			p.Meta = []byte("cid")
+			_, done, err = s.PutSchedule(s.ctx, p)
+			s.ok(err)
+			assert.False(s.t, done, "it was read before that")
+			p.Old, p.Same, p.Definition, p.Meta = &Schedule{Generation: 2}, true, []byte("the same"), []byte("dot")
+			_, done, err = s.PutSchedule(s.ctx, p)
+			s.ok(err)
+			assert.True(s.t, done)
 		}
-		_, changed, err := s.PutSchedule(s.ctx, "parked", []byte("definition"), nil, soon)
-		s.ok(err)
-		assert.False(s.t, changed)
-		_, err = s.ParkSchedule(s.ctx, "parked", []byte("definition"), "because")
+		_, err := s.ParkSchedule(s.ctx, "parked", []byte("the same"), "because")
 		s.ok(err)
 		s.once(s.DropSchedule(s.ctx, "dropped"), ErrNotFound)
 		due, err := s.DueSchedules(s.ctx, 0, 0, 10, time.Now())
@@ -372,17 +387,52 @@ var acts = []act{
 			if d.Name == "fires" {
 				next = time.UnixMilli(2000)
 			}
-			id, fired, err := s.Fire(s.ctx, d, next, job(func(j *Spec) { j.Schedule, j.Tick = d.Name, d.Next }), nil)
-			s.ok(err)
-			assert.True(s.t, fired || s.twice)
-			s.is(id, Queued)
-			_, fired, err = s.Fire(s.ctx, d, next, job(), nil)
+			turn := tickTurn(d, next, job(func(j *Spec) { j.Schedule, j.Tick = d.Name, d.Next }))
+			turn.Jobs[0].Watched = true
+			turn.State, turn.Ledger = []byte("1 run"), []LedgerEntry{{time.UnixMilli(1 << 42), "fired"}, {time.UnixMilli(1 << 42), "replaced"}}
+			r := s.TakeTurn(s.ctx, turn)
+			s.ok(errors.Join(r.Err, r.Errs[0]))
+			assert.True(s.t, r.Done || s.twice)
+			s.is(r.IDs[0], Queued)
+			_, fired, err := fire(s.ctx, s.Store, d, next, job())
 			s.ok(err)
 			assert.False(s.t, fired, "one tick, one job")
 		}
+		s.ok(s.rdb.ZAdd(s.ctx, s.segments[0].ledger("lost"), redis.Z{Score: 1, Member: "1 fired"}).Err())
+		corrected, err := s.run(s.ctx, call{scriptRefuse, []string{s.segments[0].ledger("lost")}, []any{1, "fired"}})
+		s.ok(err)
+		assert.True(s.t, number(corrected) == 1 || s.twice)
+		s.ok(s.rdb.Del(s.ctx, s.segments[0].ledger("lost")).Err())
 		names, err := s.Schedules(s.ctx)
 		s.ok(err)
-		assert.Equal(s.t, []string{"fires"}, names)
+		assert.ElementsMatch(s.t, []string{"fires", "last", "parked"}, names)
+		names, err = s.GroupMembers(s.ctx, "new")
+		s.ok(err)
+		assert.Equal(s.t, []string{"fires", "last", "parked"}, names)
+	}},
+	{"groups and calendars", 1, func(s *stage) {
+		s.ok(s.MarkGroup(s.ctx, "reports", []byte("paused")))
+		s.ok(s.MarkGroup(s.ctx, "mails", []byte("paused")))
+		s.ok(s.MarkGroup(s.ctx, "mails", nil))
+		for _, name := range []string{"holidays", "dropped"} {
+			for _, c := range []struct{ data, old []byte }{{[]byte("2026"), nil}, {[]byte("2027"), []byte("2026")}} {
+				done, err := s.PutCalendar(s.ctx, name, c.data, c.old)
+				s.ok(err)
+				assert.True(s.t, done)
+			}
+			done, err := s.PutCalendar(s.ctx, name, []byte("2028"), []byte("2026"))
+			s.ok(err)
+			assert.False(s.t, done)
+			s.ok(s.NoteCalendarUse(s.ctx, name, "nightly"))
+			s.ok(s.NoteCalendarUse(s.ctx, name, "weekly"))
+		}
+		done, err := s.DropCalendar(s.ctx, "dropped", []byte("2027"), "weekly")
+		s.ok(err)
+		assert.False(s.t, done, "it has another user")
+		done, err = s.DropCalendar(s.ctx, "dropped", []byte("2027"), "weekly", "nightly")
+		s.once(err, ErrNotFound)
+		assert.True(s.t, done || s.twice)
+		assert.ErrorIs(s.t, s.NoteCalendarUse(s.ctx, "dropped", "late"), ErrNotFound)
 	}},
 	{"foreign keys", 5, func(s *stage) {
 		// "door" and "one" are in different segments, and so are some of the IDs.
@@ -407,13 +457,13 @@ var acts = []act{
 			err := s.Tend(s.ctx, i)
 			s.ok(err)
 		}
-		_, _, err := s.PutSchedule(s.ctx, "relays", []byte("definition"), nil, time.UnixMilli(1000))
+		_, _, err := s.PutSchedule(s.ctx, definition("relays", time.UnixMilli(1000)))
 		s.ok(err)
 		home := s.scheduleSegment("relays")
 		require.NotEqual(s.t, home, hashSegment("door", 5))
 		due, err := s.DueSchedules(s.ctx, home, 0, 10, time.Now())
 		s.ok(err)
-		id, _, err := s.Fire(s.ctx, due[0], time.Time{}, job(mutexed), nil)
+		id, _, err := fire(s.ctx, s.Store, due[0], time.Time{}, job(mutexed))
 		s.ok(err)
 		s.ok(s.Relay(s.ctx, home))
 		s.is(id, Waiting)

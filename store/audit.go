@@ -19,6 +19,7 @@ import (
 type Audit struct {
 	store   *Store
 	segment int
+	own     []string // own queues for which jobs lived when the books were last read
 
 	behind  map[string]string // stream -> how far it was walked through
 	missing map[string]int64  // stream -> entries whose jobs are looked for
@@ -110,15 +111,17 @@ func (a *Audit) books(ctx context.Context, missing map[string]int64) (streams []
 		return nil, nil, err
 	}
 	k := s.segments[a.segment]
-	streams = k.streams(queues)
+	streams = k.streams(append(queues, a.own...))
 	var args argList
-	args.key(k.taken())
+	args.key(k.taken(), k.own())
 	args.key(streams...)
 	args.arg(len(streams))
 	for _, stream := range streams {
 		args.arg(missing[stream])
 	}
-	books, err = s.run(ctx, call{scriptAudit, args.keys, args.args})
+	if books, err = s.run(ctx, call{scriptAudit, args.keys, args.args}); err == nil {
+		a.own = ownQueuesOf(texts(at(books, len(streams))))
+	}
 	return streams, books, err
 }
 

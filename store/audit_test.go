@@ -93,7 +93,8 @@ func TestForeignHands(t *testing.T) {
 			for _, k := range s.segments {
 				require.NoError(t, act(ctx, rdb, k.stream(DefaultQueue, DefaultPriority)))
 			}
-			require.NoError(t, s.Join(ctx, "worker", time.Minute, []byte(`{}`), []string{DefaultQueue}))
+			_, err = s.Join(ctx, "worker", time.Minute, []byte(`{}`), []string{DefaultQueue})
+			require.NoError(t, err)
 			for _, e := range running[:10] { // the record says that nobody else has it
 				require.NoError(t, w.settle(e, Succeed))
 			}
@@ -121,7 +122,8 @@ func TestForeignHands(t *testing.T) {
 			assert.Zero(t, audited(t, s), "it is done once")
 			assert.Equal(t, Cancelled, w.state("stopped"))
 
-			require.NoError(t, s.Join(ctx, "worker", time.Minute, []byte(`{}`), []string{DefaultQueue}))
+			_, err = s.Join(ctx, "worker", time.Minute, []byte(`{}`), []string{DefaultQueue})
+			require.NoError(t, err)
 			again := map[string]*Entry{}
 			for _, r := range w.readers {
 				entries, err := r.Fetch(ctx, 100, 0)
@@ -223,7 +225,8 @@ func TestAuditWithoutCounts(t *testing.T) {
 	stream := s.segments[0].stream(DefaultQueue, DefaultPriority)
 	require.NoError(t, rdb.Del(t.Context(), stream).Err())
 	assert.Zero(t, audited(t, s), "no reason yet")
-	require.NoError(t, s.Join(t.Context(), "worker", time.Minute, []byte(`{}`), []string{DefaultQueue}))
+	_, err := s.Join(t.Context(), "worker", time.Minute, []byte(`{}`), []string{DefaultQueue})
+	require.NoError(t, err)
 	require.NoError(t, w.settle(e, Succeed), "which is one")
 	assert.Equal(t, 1, audited(t, s))
 	assert.Equal(t, "waits", w.take(1)[0].ID)

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,8 +12,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// A job lives in the segment of its affinity: its mutex, else its unique key,
-// else its ID. A key of the job whose own segment is another one is foreign to
+// A job lives in the segment of its affinity: the instance whose own queue it is
+// in, its mutex, else its unique key, else its ID. A key of the job whose own segment is another one is foreign to
 // it, and a script cannot touch both. Then the foreign key holds a claim, which
 // names the job, and the two segments agree by this protocol:
 //
@@ -85,10 +86,7 @@ func MadeID(id string) bool {
 func (s *Store) route(it *submission) {
 	spec := it.spec
 	it.local = spec
-	affinity := spec.Mutex
-	if affinity == "" {
-		affinity = spec.Unique
-	}
+	affinity := cmp.Or(InstanceOf(spec.Queue), spec.Mutex, spec.Unique)
 	if len(s.segments) == 1 {
 		return
 	}

@@ -29,6 +29,15 @@ type Spec struct {
 	Headers   map[string]string
 	Schedule  string    // name of the schedule that created the job
 	Tick      time.Time // planned time, for a job of a schedule
+	Shard     Shard     // which part of a tick's work it is
+	Then      []string  // IDs of the jobs it follows, in the order of their shards
+}
+
+// Shard is one of the jobs that share the work of a tick. Zero Total: it is none.
+type Shard struct {
+	Index int // from 0
+	Total int
+	Param string
 }
 
 // RetrySpec is a retry policy that travels with a job.
@@ -43,8 +52,12 @@ type RetrySpec struct {
 
 // The format of a Spec is a version byte and then fields, each as tag, length
 // and bytes. A reader skips tags it does not know, so fields can be added; the
-// version changes only when an old reader must not run the job at all.
-const specVersion = 1
+// version changes only when an old reader must not run the job at all: one that
+// does not know of shards would do the work of all of them.
+const (
+	plainVersion = 1
+	specVersion  = 2 // of a shard
+)
 
 // Tags are never reused.
 const (
@@ -65,6 +78,10 @@ const (
 	tagHeader
 	tagSchedule
 	tagTick
+	tagWatched // of a note in relay, not of a job
+	tagShard
+	tagThen
+	tagLine // of a note in relay, not of a job
 )
 
 const (
@@ -74,6 +91,12 @@ const (
 	tagMax
 	tagFactor
 	tagNoJitter
+)
+
+const (
+	tagIndex = iota + 1
+	tagTotal
+	tagParam
 )
 
 // Defaults that are left out of the encoding.
@@ -88,7 +111,11 @@ var errTruncated = errors.New("truncated")
 // second submission under the same ID is compared with the first.
 func encodeSpec(s *Spec) []byte {
 	b := fields{make([]byte, 0, 32+len(s.Name)+len(s.Args))}
-	b.buf = append(b.buf, specVersion)
+	if s.Shard == (Shard{}) {
+		b.buf = append(b.buf, plainVersion)
+	} else {
+		b.buf = append(b.buf, specVersion)
+	}
 	b.str(tagName, s.Name)
 	b.bytes(tagArgs, s.Args)
 	if s.Queue != DefaultQueue {
@@ -119,6 +146,20 @@ func encodeSpec(s *Spec) []byte {
 	}
 	b.str(tagSchedule, s.Schedule)
 	b.time(tagTick, s.Tick)
+	if s.Shard != (Shard{}) {
+		b.bytes(tagShard, encodeShard(s.Shard))
+	}
+	for _, id := range s.Then {
+		b.str(tagThen, id)
+	}
+	return b.buf
+}
+
+func encodeShard(s Shard) []byte {
+	b := fields{}
+	b.num(tagIndex, int64(s.Index))
+	b.num(tagTotal, int64(s.Total))
+	b.str(tagParam, s.Param)
 	return b.buf
 }
 
@@ -174,6 +215,10 @@ func decodeSpec(data []byte) (*Spec, error) {
 			return err
 		case tagHeader:
 			return s.decodeHeader(v)
+		case tagShard:
+			return s.Shard.decode(v)
+		case tagThen:
+			s.Then = append(s.Then, string(v))
 		case tagRunAt:
 			return readTime(v, &s.RunAt)
 		case tagExpiresAt:
@@ -197,7 +242,7 @@ func decodeSpec(data []byte) (*Spec, error) {
 	if err != nil {
 		return nil, fmt.Errorf("decode job: %w", err)
 	}
-	if data[0] != specVersion {
+	if data[0] < plainVersion || data[0] > specVersion {
 		return s, fmt.Errorf("decode job: format %d: %w", data[0], ErrNewer)
 	}
 	return s, nil
@@ -218,6 +263,28 @@ func (s *Spec) decodeHeader(v []byte) error {
 		s.Headers = make(map[string]string)
 	}
 	s.Headers[key] = value
+	return err
+}
+
+func (s *Shard) decode(data []byte) error {
+	err := eachField(data, func(tag uint64, v []byte) error {
+		switch tag {
+		case tagIndex, tagTotal:
+			n, err := readNum(v)
+			if tag == tagIndex {
+				s.Index = int(n)
+			} else {
+				s.Total = int(n)
+			}
+			return err
+		case tagParam:
+			s.Param = string(v)
+		}
+		return nil
+	})
+	if err == nil && (s.Index < 0 || s.Index >= s.Total) {
+		err = fmt.Errorf("shard %d of %d", s.Index, s.Total)
+	}
 	return err
 }
 

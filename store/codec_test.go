@@ -55,6 +55,12 @@ func randomSpec(r *rand.Rand) *Spec {
 			}
 		},
 		func() { s.Schedule, s.Tick = text(150), instant() },
+		func() { s.Queue = OwnQueue(NewID()) },
+		func() { s.Then = []string{text(200), text(200)} },
+		func() {
+			total := 1 + r.IntN(1000)
+			s.Shard = Shard{Index: r.IntN(total), Total: total, Param: text(100)}
+		},
 	}
 	for _, f := range set {
 		if some() {
@@ -87,6 +93,7 @@ func TestEveryFieldOfASpecIsEncoded(t *testing.T) {
 		"Delay": time.Nanosecond, "ExpiresAt": time.UnixMilli(5), "Timeout": time.Nanosecond, "Retry": &RetrySpec{},
 		"Unique": "u", "UniqueFor": time.Nanosecond, "Mutex": "m", "Retain": time.Nanosecond, "Tags": []string{"a"},
 		"Headers": map[string]string{"a": ""}, "Schedule": "s", "Tick": time.UnixMilli(5),
+		"Shard": Shard{Total: 1}, "Then": []string{"a"},
 	}
 	typ := reflect.TypeFor[Spec]()
 	for i := range typ.NumField() {
@@ -148,6 +155,13 @@ func TestANewerVersionIsReadable(t *testing.T) {
 	assert.Equal(t, spec, got, "so that it can be listed, and given to others")
 }
 
+// An older release would do the work of all shards, and leave alone what it can do.
+func TestShardsAreOfANewerVersion(t *testing.T) {
+	assert.EqualValues(t, 1, encodeSpec(job())[0])
+	assert.EqualValues(t, 1, encodeSpec(job(func(s *Spec) { s.Queue = OwnQueue("x") }))[0], "no older one reads that queue")
+	assert.EqualValues(t, 2, encodeSpec(job(func(s *Spec) { s.Shard.Total = 1 }))[0])
+}
+
 func TestDamagedSpecsNeverPanic(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 50 {
@@ -173,6 +187,9 @@ func TestWhatIsNoSpec(t *testing.T) {
 		"a priority of two bytes": append(encodeSpec(job()), tagPriority, 2, 'n', 'n'),
 		"a number without bytes":  append(encodeSpec(job()), tagDelay, 0),
 		"an endless number":       append(encodeSpec(job()), append([]byte{tagDelay, 12}, bytes.Repeat([]byte{0xff}, 12)...)...),
+		"a shard of none":         append(encodeSpec(job()), tagShard, 0),
+		"a shard beyond the last": append(encodeSpec(job()), tagShard, 6, tagIndex, 1, 4, tagTotal, 1, 4),
+		"a shard below the first": append(encodeSpec(job()), tagShard, 6, tagIndex, 1, 1, tagTotal, 1, 4),
 		"an empty queue":          append(encodeSpec(job()), tagQueue, 0),
 	} {
 		_, err := decodeSpec(data)
@@ -235,7 +252,7 @@ func TestEntriesThatAreNone(t *testing.T) {
 	good := map[string]string{"i": "id", "a": "1", "j": string(encodeSpec(job()))}
 	require.NoError(t, decodeEntry(0, "s", "1-0", good).Err)
 	newer := encodeSpec(job())
-	newer[0]++
+	newer[0] = specVersion + 1
 	for name, c := range map[string]struct {
 		id   string
 		edit map[string]string

@@ -12,8 +12,8 @@
 // only, so it runs within one Redis Cluster slot. The number of segments is
 // fixed in meta at the namespace's first start.
 //
-// A job lives in the segment that its mutex hashes to, else its unique key,
-// else its ID; a job of a schedule with neither lives with the schedule. An ID
+// A job of an instance's own queue lives in the segment that the instance's ID
+// hashes to, any other in that of its mutex, else its unique key, else its ID; a job of a schedule with neither lives with the schedule. An ID
 // that was made for a job whose segment does not follow from the ID ends in ~
 // and the segment in base 36. Where a job's unique key or its ID belongs to
 // another segment, that segment holds a claim; claims.go has the protocol.
@@ -41,14 +41,25 @@
 //	h:s h:f    stream       one entry for each job that succeeded,        TTL = age of the retention; trim by count
 //	h:c h:x                 failed, was cancelled, expired
 //	ev         stream       all other events                              TTL as h:f; about 10,000 entries
+//	own        sorted set   INSTANCE: for who reads its own queue, INSTANCE:ID for  leave; end of the job
+//	                        its unfinished jobs, all scores 0
 //	workers    sorted set   instances, score = end of the lease in ms     leave, reclaim
 //	inst       hash         what instances say of themselves              leave, reclaim
 //	queues     set          every queue ever used; in segment 0           nothing
 //	paused     set          queues that are not read; in segment 0        pause
-//	s:NAME     hash         schedule: d definition, g generation,         schedule_drop
-//	                        n next tick, l last tick, e why parked
-//	plan       sorted set   names of schedules, score = next tick in ms   fire, schedule_drop, schedule_park
+//	s:NAME     hash         schedule, see below                           schedule_drop
+//	plan       sorted set   names of schedules, score = when to look at   fire, schedule_put, schedule_drop,
+//	                        them, in ms                                   schedule_park
+//	sv:NAME    hash         the last 20 definitions, by generation        TTL = age of ledgers once the schedule is dropped
+//	sl:NAME    sorted set   what became of ticks: MS TEXT, score = the    TTL = age of ledgers, from the last turn that
+//	                        tick in ms                                    recorded something; bounded by count
+//	sg:GROUP   set          names of this segment's schedules in a group, schedule_put, schedule_drop
+//	                        of all of them in sg:
+//	gm         hash         what is noted of groups; in segment 0         group_mark
 //	relay      hash         fired jobs that are still to be submitted     Relay
+//	cal        hash         calendars of this segment, by name            calendar_drop
+//	cu:NAME    set          names of schedules that noted that they use   calendar_drop
+//	                        a calendar, and some that did
 //	l:ID       string       claim: where the job with this ID is          TTL 48 h, renewed hourly while known
 //	u:KEY      string       claim of a job in another segment             TTL 48 h, renewed hourly while it holds
 //	tend       sorted set   claims to renew, score = when in ms           Tend
@@ -59,12 +70,16 @@
 // A claim is the character U+0001 and then SEGMENT:PERIOD:ID, the period of
 // Unique.For in ms.
 //
+// An instance's own queue is named by U+0000 and the instance. Its streams, and
+// their counts in taken, go with the instance.
+//
 // The keys that nothing removes are bounded by the number of queues: four
 // streams for each queue and segment, with their counts in taken, one member of
 // queues. Do not put user or
 // order numbers into queue names.
 //
-// Channels: ctl (to all instances), in:AWAITER (an awaited job is final),
+// Channels: ctl (to all instances), in:AWAITER (an awaited job is final; in:@ is
+// for watched jobs of schedules),
 // free:NAME (a lease was given back). They carry hints; whoever listens also
 // asks.
 //
@@ -89,6 +104,17 @@
 // and e (error). An entry of ev has t as well: retrying, revived, quarantined,
 // paused or resumed.
 //
+// # The record of a schedule
+//
+//	d   definition                             x   state: what the policies remember
+//	g   generation, counts the definitions     k   when to look at it, its score in the plan
+//	n   next tick, ms                          e   why it was parked
+//	l   last tick that was fired, ms           gr  group
+//
+// A field without a value is not there. A schedule that is stored again under the
+// name of a deleted one goes on with its generations, as long as its versions are
+// known: the highest one is the last.
+//
 // # Rules of scripts
 //
 //  1. One file is one transition; its header names keys, arguments, replies,
@@ -100,7 +126,8 @@
 //  5. Sending a script twice does no harm, except fetch, which is not repeated.
 //  6. A script that must work when Redis is out of memory first writes by a
 //     command that needs none. No script has a shebang.
-//  7. A call carries at most 500 jobs or about 4 MiB.
+//  7. A call carries at most 500 jobs, or 200 turns and jobs of turns, or about
+//     4 MiB; a single turn of more goes alone.
 //
 // # What Redis must allow
 //

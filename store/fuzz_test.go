@@ -182,9 +182,23 @@ func FuzzSchedule(f *testing.F) {
 	f.Add("definition", "1", "1700000000000", "1700000000000", "")
 	f.Add("", "-1", "x", "99999999999999999999", "parked")
 	f.Fuzz(func(t *testing.T, definition, generation, next, last, parked string) {
-		s, err := decodeSchedule("name", map[string]string{"d": definition, "g": generation, "n": next, "l": last, "e": parked})
-		if err != nil || string(s.Definition) != definition || s.Parked != parked {
+		record := map[string]string{"d": definition, "g": generation, "n": next, "l": last, "k": next, "x": last, "e": parked}
+		s, err := decodeSchedule("name", record)
+		if err != nil || string(s.Definition) != definition || string(s.State) != last || parked != "" && s.Parked != parked {
 			t.Fatalf("%+v, %v", s, err)
+		}
+		if s.Parked == "" && (stamp(s.Next) != next || stamp(s.Look) != next || stamp(s.Last) != last || strconv.FormatInt(s.Generation, 10) != generation) {
+			t.Fatalf("%+v is not what %v says", s, record)
+		}
+		v, ok := decodeVersion(generation, definition)
+		if ok && v.Generation <= 0 {
+			t.Fatalf("%+v", v)
+		}
+		if again, ok := decodeVersion("1", string(Version{Meta: []byte(next), Definition: []byte(definition)}.encode())); !ok || string(again.Definition) != definition || string(again.Meta) != next {
+			t.Fatalf("%+v", again)
+		}
+		if spec, watched, line, err := readNote(note(encodeSpec(job(func(s *Spec) { s.Args = []byte(definition) })), parked != "", parked)); err != nil || watched != (parked != "") || line != parked || string(spec.Args) != definition {
+			t.Fatalf("%+v, %v, %v", spec, watched, err)
 		}
 	})
 }

@@ -159,11 +159,16 @@ func (s *Store) streamPagers(ctx context.Context, k keys, queue string) iter.Seq
 				return func(context.Context) ([]string, bool, error) { return nil, false, err }
 			}
 			var err error
-			queues, err = s.Queues(ctx)
+			if queues, err = s.Queues(ctx); err != nil {
+				yield(failed(err))
+				return
+			}
+			own, err := s.ownQueues(ctx, k)
 			if err != nil {
 				yield(failed(err))
 				return
 			}
+			queues = append(queues, own...)
 		}
 		for _, stream := range k.streams(queues) {
 			if !yield(s.rangePager(stream, false)) {
@@ -242,6 +247,11 @@ func (s *Store) Counts(ctx context.Context) (Counts, error) {
 }
 
 func (s *Store) countSegment(ctx context.Context, k keys, queues []string, c *Counts) error {
+	own, err := s.ownQueues(ctx, k)
+	if err != nil {
+		return err
+	}
+	queues = append(slices.Clone(queues), own...)
 	type sizes struct {
 		due, wait *redis.IntCmd
 		history   map[State]*redis.IntCmd
@@ -291,7 +301,9 @@ func (s *Store) countSegment(ctx context.Context, k keys, queues []string, c *Co
 			c.States[Running] += running
 			c.States[Queued] += max(0, int(n.Val())-running)
 		}
-		c.Queues[q] = count
+		if InstanceOf(q) == "" {
+			c.Queues[q] = count
+		}
 	}
 	return nil
 }

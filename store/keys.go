@@ -51,8 +51,16 @@ func (k keys) paused() string              { return k.prefix + "paused" }
 func (k keys) queues() string              { return k.prefix + "queues" }
 func (k keys) lease(name string) string    { return k.prefix + "k:" + escape(name) }
 func (k keys) token(name string) string    { return k.prefix + "kt:" + escape(name) }
+func (k keys) own() string                 { return k.prefix + "own" }
 func (k keys) plan() string                { return k.prefix + "plan" }
 func (k keys) schedule(name string) string { return k.prefix + "s:" + escape(name) }
+func (k keys) versions(name string) string { return k.prefix + "sv:" + escape(name) }
+func (k keys) ledger(name string) string   { return k.prefix + "sl:" + escape(name) }
+func (k keys) members(group string) string { return k.prefix + "sg:" + escape(group) }
+func (k keys) schedules() string           { return k.members("") }
+func (k keys) groupMarks() string          { return k.prefix + "gm" }
+func (k keys) calendars() string           { return k.prefix + "cal" }
+func (k keys) users(name string) string    { return k.prefix + "cu:" + escape(name) }
 
 func (k keys) stream(queue string, priority byte) string {
 	return k.prefix + "q:" + string(priority) + ":" + escape(queue)

@@ -54,6 +54,8 @@ func every(k keys, name string) map[string]string {
 		"tag": k.tag(name), "workers": k.workers(), "instances": k.instances(), "cancels": k.cancels(),
 		"events": k.events(), "paused": k.paused(), "queues": k.queues(), "lease": k.lease(name),
 		"token": k.token(name), "plan": k.plan(), "schedule": k.schedule(name), "control": k.control(),
+		"versions": k.versions(name), "ledger": k.ledger(name), "members": k.members(name), "marks": k.groupMarks(),
+		"calendars": k.calendars(), "users": k.users(name),
 		"released": k.released(name),
 	}
 	for _, s := range FinalStates {

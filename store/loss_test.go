@@ -39,7 +39,7 @@ func TestATickThatIsForgottenHasTheSameJob(t *testing.T) {
 	rdb := redistest.Shared(t).Client(t)
 	s := open(t, rdb, Options{Segments: 5})
 	tick := time.UnixMilli(1000)
-	_, _, err := s.PutSchedule(t.Context(), "relays", []byte("definition"), nil, tick)
+	_, _, err := s.PutSchedule(t.Context(), definition("relays", tick))
 	require.NoError(t, err)
 	home := s.scheduleSegment("relays")
 	require.NotEqual(t, home, hashSegment("door", 5))
@@ -49,7 +49,7 @@ func TestATickThatIsForgottenHasTheSameJob(t *testing.T) {
 		require.NoError(t, err)
 		require.Len(t, due, 1)
 		var fired bool
-		ids[i], fired, err = s.Fire(t.Context(), due[0], tick.Add(1000*time.Hour), job(mutexed), nil)
+		ids[i], fired, err = fire(t.Context(), s, due[0], tick.Add(1000*time.Hour), job(mutexed))
 		require.NoError(t, err)
 		require.True(t, fired)
 		k := s.segments[home] // as it was before

@@ -3,6 +3,7 @@ package store
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -61,6 +62,25 @@ func job(edit ...func(*Spec)) *Spec {
 	return s
 }
 
+// definition is what a new schedule needs, with its first tick.
+func definition(name string, next time.Time) Put {
+	return Put{Name: name, Definition: []byte("definition"), Next: next, Look: next}
+}
+
+// tickTurn fires the next tick of a schedule: it has one job, named by its time.
+func tickTurn(sched *Schedule, following time.Time, spec *Spec) Turn {
+	return Turn{
+		Schedule: sched, NotBefore: sched.Next, Next: following, Look: following, Last: sched.Next,
+		Jobs: []TickJob{{Suffix: stamp(sched.Next), Spec: spec}},
+	}
+}
+
+// fire takes the turn of one tick.
+func fire(ctx context.Context, s *Store, sched *Schedule, following time.Time, spec *Spec) (id string, fired bool, err error) {
+	r := s.Turns(ctx, s.Segment(sched.Name), []Turn{tickTurn(sched, following, spec)})[0]
+	return r.IDs[0], r.Done, errors.Join(r.Err, r.Errs[0])
+}
+
 func submit(t testing.TB, s *Store, id string, spec *Spec) Receipt {
 	t.Helper()
 	receipts, errs := s.Submit(t.Context(), []NewJob{{ID: id, Spec: spec}})
@@ -78,8 +98,9 @@ type worker struct {
 
 func work(t testing.TB, s *Store, id string) *worker {
 	t.Helper()
-	require.NoError(t, s.Join(t.Context(), id, time.Minute, []byte(`{}`), []string{DefaultQueue}))
-	w := &worker{Store: s, t: t, id: id, readers: s.Readers(id, DefaultQueue, 100*time.Millisecond)}
+	_, err := s.Join(t.Context(), id, time.Minute, []byte(`{}`), []string{DefaultQueue})
+	require.NoError(t, err)
+	w := &worker{Store: s, t: t, id: id, readers: s.Readers(id, []string{DefaultQueue}, 100*time.Millisecond)}
 	t.Cleanup(func() {
 		for _, r := range w.readers {
 			_ = r.Close()

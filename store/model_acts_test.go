@@ -20,6 +20,8 @@ var (
 	modelUniqueKeys = []string{"", "", "", "one", "two %", "three"}
 	modelTags       = []string{"red", "dark blue"}
 	modelSchedules  = []string{"nightly", "at: noon"}
+	modelGroups     = []string{"", "reports", "a:b"}
+	modelStates     = []string{"", "", "1 run", "2 runs"}
 	modelLeases     = []string{"x", "y z"}
 )
 
@@ -514,7 +516,7 @@ func (w *world) joinOne(t *rapid.T) { w.join(w.instance(t)) }
 
 func (w *world) join(instance string) {
 	var err error
-	w.ask(func() { err = w.store.Join(w.t.Context(), instance, modelLeaseTTL, []byte("{}"), modelQueues) })
+	w.ask(func() { _, err = w.store.Join(w.t.Context(), instance, modelLeaseTTL, []byte("{}"), modelQueues) })
 	require.NoError(w.t, err)
 	for segment := range w.workers {
 		w.workers[segment][instance] = w.now + modelLeaseTTL.Milliseconds()

@@ -189,8 +189,8 @@ func (w *world) checkPlan(segment int, got []redis.Z) {
 		if hashSegment(name, w.model.segments) != segment {
 			continue
 		}
-		if s.planned {
-			want[name] = s.next
+		if s.look != 0 {
+			want[name] = s.look
 		}
 		got, err := w.store.GetSchedule(w.t.Context(), name)
 		require.NoError(w.t, err)
@@ -200,7 +200,42 @@ func (w *world) checkPlan(segment int, got []redis.Z) {
 			}
 			return time.UnixMilli(ms)
 		}
-		w.same(Schedule{name, []byte(s.definition), s.generation, at(s.next), at(s.last), s.parked}, *got, "schedule %q", name)
+		w.same(Schedule{
+			name, s.group, []byte(s.definition), bytesOf(s.state), s.generation, at(s.next), at(s.look), at(s.last), s.parked,
+		}, *got, "schedule %q", name)
+	}
+	for _, name := range modelSchedules {
+		versions, err := w.store.Versions(w.t.Context(), name)
+		require.NoError(w.t, err)
+		if len(w.versions[name])+len(versions) > 0 {
+			w.same(w.versions[name], versions, "versions of %q", name)
+		}
+		recorded, err := w.store.Ledger(w.t.Context(), name, time.Time{}, time.Time{}, 0)
+		require.NoError(w.t, err)
+		texts := map[int64]string{}
+		for _, e := range recorded {
+			texts[e.Tick.UnixMilli()] = e.Text
+		}
+		kept := map[int64]string{}
+		if l := w.ledgers[name]; l != nil {
+			for tick, text := range l.texts {
+				if tick >= w.now-modelLedger.Age.Milliseconds() {
+					kept[tick] = text
+				}
+			}
+		}
+		w.same(kept, texts, "ledger of %q", name)
+	}
+	for _, group := range modelGroups[1:] {
+		var members []string
+		for _, name := range sortedKeys(w.schedules) {
+			if w.schedules[name].group == group {
+				members = append(members, name)
+			}
+		}
+		got, err := w.store.GroupMembers(w.t.Context(), group)
+		require.NoError(w.t, err)
+		w.same(members, got, "members of %q", group)
 	}
 	w.same(want, planned, "planned ticks of segment %d", segment)
 }

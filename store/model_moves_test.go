@@ -147,8 +147,8 @@ func (m *model) promote(segment int) Tick {
 	}
 	m.grantAll(segment)
 	for name, s := range m.schedules {
-		next := time.UnixMilli(s.next)
-		if s.planned && hashSegment(name, m.segments) == segment && (t.NextTick.IsZero() || next.Before(t.NextTick)) {
+		next := time.UnixMilli(s.look)
+		if s.look != 0 && hashSegment(name, m.segments) == segment && (t.NextTick.IsZero() || next.Before(t.NextTick)) {
 			t.NextTick = next
 		}
 	}
@@ -421,18 +421,50 @@ func (m *model) trim(segment int) (total int) {
 	return total
 }
 
-func (m *model) put(name, definition string, next int64) (generation int64, changed bool) {
-	s := m.schedules[name]
-	if s == nil {
+// put stores a definition, unless the schedule is not as it was read.
+func (m *model) put(p Put) (generation int64, done bool) {
+	s := m.schedules[p.Name]
+	switch {
+	case (s == nil) != (p.Old == nil),
+		s != nil && (s.generation != p.Old.Generation || !p.Same && s.state != string(p.Old.State)),
+		p.Same && (s == nil || s.parked != ""):
+		return 0, false
+	case p.Same:
+		if s.definition != string(p.Definition) {
+			s.definition = string(p.Definition)
+			m.versions[p.Name][len(m.versions[p.Name])-1] = Version{s.generation, p.Meta, p.Definition}
+		}
+		return s.generation, true
+	case s == nil:
 		s = &modelSchedule{}
-		m.schedules[name] = s
+		m.schedules[p.Name] = s
 	}
-	if s.definition == definition && s.parked == "" {
-		return s.generation, false
-	}
-	s.definition, s.next, s.planned, s.parked = definition, next, true, ""
-	s.generation++
+	s.definition, s.next, s.look, s.state, s.group, s.parked = string(p.Definition), ms(p.Next), ms(p.Look), string(p.State), p.Group, ""
+	m.generations[p.Name]++
+	s.generation = m.generations[p.Name]
+	kept := append(m.versions[p.Name], Version{s.generation, p.Meta, p.Definition})
+	m.versions[p.Name] = kept[max(0, len(kept)-versionsKept):]
+	m.versionsUntil[p.Name] = 0
 	return s.generation, true
+}
+
+func ms(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMilli()
+}
+
+// drop deletes a schedule; its versions and its ledger stay for a while.
+func (m *model) drop(name string) {
+	if m.schedules[name] == nil {
+		return
+	}
+	delete(m.schedules, name)
+	m.versionsUntil[name] = m.now + modelLedger.Age.Milliseconds()
+	if l := m.ledgers[name]; l != nil {
+		l.until = m.now + modelLedger.Age.Milliseconds()
+	}
 }
 
 func (m *model) park(name, definition, reason string) bool {
@@ -440,30 +472,54 @@ func (m *model) park(name, definition, reason string) bool {
 	if s == nil || s.definition != definition {
 		return false
 	}
-	was := s.planned
-	s.planned, s.parked = false, reason
+	was := s.look != 0
+	s.look, s.parked = 0, reason
 	return was
 }
 
-// fire creates the job of a tick unless that is not the current one.
-func (m *model) fire(name string, generation, tick, following int64, spec *Spec) (r Receipt, fired bool, err error) {
+// turn moves a schedule on and creates the job of a tick, unless the schedule is not as it was read.
+func (m *model) turn(t Turn) (r Receipt, done bool, err error) {
+	name, spec, tick := t.Schedule.Name, t.Jobs[0].Spec, ms(t.Schedule.Next)
 	s, segment := m.schedules[name], hashSegment(name, m.segments)
-	id := fmt.Sprintf("%s~%d~%d", name, generation, tick)
+	id := fmt.Sprintf("%s~%d~%s", name, t.Schedule.Generation, t.Jobs[0].Suffix)
 	if home := segment; m.segments > 1 {
 		if spec.Mutex != "" || spec.Unique != "" {
 			home = m.segmentOf(id, spec)
 		}
 		id += fmt.Sprint("~", home)
 	}
-	if s == nil || s.generation != generation || s.next != tick || tick == 0 || tick > m.now {
+	if s == nil || s.generation != t.Schedule.Generation || s.next != tick || s.state != string(t.Schedule.State) || s.parked != "" || ms(t.NotBefore) > m.now {
 		return Receipt{ID: id}, false, nil
 	}
-	s.next, s.planned, s.last = following, following != 0, tick
+	s.next, s.look, s.last, s.state = ms(t.Next), ms(t.Look), tick, string(t.State)
+	m.record(name, t.Ledger)
 	r, err = m.submit(id, spec, true)
 	if m.segmentOf(id, spec) != segment || spec.Unique != "" {
-		return Receipt{ID: id}, true, nil // relayed, which does not tell
+		return Receipt{ID: id}, true, err // relayed, which does not tell of another job with its unique key
 	}
 	return r, true, err
+}
+
+// record keeps what became of ticks, within the bounds.
+func (m *model) record(name string, entries []LedgerEntry) {
+	if len(entries) == 0 {
+		return
+	}
+	l := m.ledgers[name]
+	if l == nil {
+		l = &modelLedgerOf{texts: map[int64]string{}}
+		m.ledgers[name] = l
+	}
+	for _, e := range entries {
+		l.texts[ms(e.Tick)] = e.Text
+	}
+	l.until = m.now + modelLedger.Age.Milliseconds()
+	ticks := sortedKeys(l.texts)
+	for i, tick := range ticks {
+		if i < len(ticks)-modelLedger.Count {
+			delete(l.texts, tick)
+		}
+	}
 }
 
 func (m *model) acquire(name, owner string, ttl time.Duration) (ok bool, wait time.Duration) {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -138,25 +139,48 @@ func (w *world) tick(t *rapid.T) int64 {
 }
 
 func (w *world) putOne(t *rapid.T) {
-	name, definition, next := pick(t, modelSchedules, "schedule"), pick(t, []string{"daily", "hourly"}, "definition"), w.tick(t)
+	p := Put{
+		Name: pick(t, modelSchedules, "schedule"), Group: pick(t, modelGroups, "group"),
+		Definition: []byte(pick(t, []string{"daily", "hourly"}, "definition")), State: bytesOf(pick(t, modelStates, "state")),
+		Same: pick(t, []bool{false, false, false, true}, "same"),
+	}
+	w.putMeta++
+	p.Meta = fmt.Append(nil, w.putMeta)
+	if next := w.tick(t); pick(t, []bool{true, true, true, false}, "planned") {
+		p.Next, p.Look = time.UnixMilli(next), time.UnixMilli(next)
+	}
+	p.Old = w.readSchedule(p.Name)
+	if read := w.readOf(p.Name); len(read) > 0 && pick(t, []bool{false, false, true}, "stale") {
+		p.Old = pick(t, read, "schedule as it was read")
+	}
+	if p.Same && p.Old != nil {
+		p.Group = p.Old.Group
+	}
 	var generation int64
-	var changed bool
+	var done bool
 	var err error
-	w.ask(func() {
-		generation, changed, err = w.store.PutSchedule(w.t.Context(), name, []byte(definition), nil, time.UnixMilli(next))
-	})
+	w.ask(func() { generation, done, err = w.store.PutSchedule(w.t.Context(), p) })
 	require.NoError(w.t, err)
-	wantGeneration, wantChanged := w.model.put(name, definition, next)
-	w.same(wantGeneration, generation, "generation of %q", name)
-	w.same(wantChanged, changed, "change of %q", name)
-	w.readSchedule(name)
+	wantGeneration, wantDone := w.model.put(p)
+	w.same(wantGeneration, generation, "generation of %q", p.Name)
+	w.same(wantDone, done, "%q was stored", p.Name)
+	w.readSchedule(p.Name)
 }
 
 // readSchedule is what a keeper does before it fires; it may fire much later.
-func (w *world) readSchedule(name string) {
+func (w *world) readSchedule(name string) *Schedule {
 	s, err := w.store.GetSchedule(w.t.Context(), name)
+	if w.schedules[name] == nil {
+		w.failed(ErrNotFound, err, "read %q", name)
+		return nil
+	}
 	require.NoError(w.t, err)
 	w.put = append(w.put, s)
+	return s
+}
+
+func (w *world) readOf(name string) []*Schedule {
+	return slices.DeleteFunc(slices.Clone(w.put), func(s *Schedule) bool { return s.Name != name })
 }
 
 // fireOne fires what a keeper read at any time: the current tick, one that was
@@ -164,12 +188,14 @@ func (w *world) readSchedule(name string) {
 func (w *world) fireOne(t *rapid.T) {
 	s := *pick(t, w.put, "schedule as it was read")
 	if now := w.schedules[s.Name]; now != nil && now.next != 0 && rapid.IntRange(0, 2).Draw(t, "current") > 0 {
-		s.Generation, s.Next = now.generation, time.UnixMilli(now.next)
+		s.Generation, s.Next, s.State = now.generation, time.UnixMilli(now.next), bytesOf(now.state)
 	}
 	if s.Next.IsZero() {
 		t.Skip("nothing is planned")
 	}
-	switch pick(t, []string{"", "", "", "tick", "generation"}, "wrong") {
+	switch pick(t, []string{"", "", "", "tick", "generation", "state"}, "wrong") {
+	case "state":
+		s.State = []byte("unknown")
 	case "tick":
 		s.Next = s.Next.Add(time.Millisecond)
 	case "generation":
@@ -181,18 +207,24 @@ func (w *world) fireOne(t *rapid.T) {
 	}
 	spec := w.spec(t)
 	spec.Schedule, spec.Tick = s.Name, s.Next
-	var id string
-	var fired bool
-	var err error
-	w.ask(func() { id, fired, err = w.store.Fire(w.t.Context(), &s, following, spec, nil) })
-	next := int64(0)
-	if !following.IsZero() {
-		next = following.UnixMilli()
+	turn := tickTurn(&s, following, spec)
+	turn.State, turn.Jobs[0].Watched = bytesOf(pick(t, modelStates, "state")), pick(t, []bool{false, true}, "watched")
+	if pick(t, []bool{false, false, true}, "looked at again") {
+		turn.Look = time.UnixMilli(w.tick(t))
 	}
-	want, wantFired, failure := w.fire(s.Name, s.Generation, s.Next.UnixMilli(), next, spec)
-	w.failed(failure, err, "fire %q", s.Name)
-	w.same(wantFired, fired, "tick %d of %q was fired", s.Next.UnixMilli(), s.Name)
-	w.same(want.ID, id, "job of tick %d of %q", s.Next.UnixMilli(), s.Name)
+	for i := range pick(t, []int{0, 1, 1, 3}, "records") {
+		turn.Ledger = append(turn.Ledger, LedgerEntry{s.Next.Add(time.Duration(-i) * time.Second), pick(t, []string{"fired", "skipped"}, "text")})
+	}
+	turns := slices.Repeat([]Turn{turn}, pick(t, []int{1, 1, 2}, "times")) // the second one comes too late
+	var got []TurnResult
+	w.ask(func() { got = w.store.Turns(w.t.Context(), w.store.Segment(s.Name), turns) })
+	for i, r := range got {
+		want, wantDone, failure := w.model.turn(turns[i])
+		require.NoError(w.t, r.Err)
+		w.failed(failure, r.Errs[0], "job of %q", s.Name)
+		w.same(wantDone, r.Done, "turn of tick %d of %q", s.Next.UnixMilli(), s.Name)
+		w.same(want.ID, r.IDs[0], "job of tick %d of %q", s.Next.UnixMilli(), s.Name)
+	}
 }
 
 func (w *world) dropOne(t *rapid.T) {
@@ -204,7 +236,7 @@ func (w *world) dropOne(t *rapid.T) {
 		want = ErrNotFound
 	}
 	w.failed(want, err, "drop %q", name)
-	delete(w.schedules, name)
+	w.model.drop(name)
 }
 
 func (w *world) parkOne(t *rapid.T) {

@@ -25,8 +25,13 @@ type model struct {
 	histories []map[State]*modelLog // by segment
 	events    []*modelLog           // by segment
 	schedules map[string]*modelSchedule
+	ledgers   map[string]*modelLedgerOf
+	versions  map[string][]Version // also of schedules that were deleted
 	leases    map[string]*modelLease
 	paused    map[string]bool
+
+	generations   map[string]int64 // the last one of each name
+	versionsUntil map[string]int64 // 0: as long as the schedule
 }
 
 type modelJob struct {
@@ -106,10 +111,18 @@ type modelMark struct {
 type modelSchedule struct {
 	definition string
 	generation int64
+	state      string
+	group      string
 	next       int64 // 0: none
+	look       int64 // 0: it is not in the plan
 	last       int64
-	planned    bool
 	parked     string
+}
+
+// modelLedgerOf is what is recorded of a schedule's ticks.
+type modelLedgerOf struct {
+	texts map[int64]string
+	until int64
 }
 
 type modelLease struct {
@@ -124,7 +137,8 @@ func newModel(segments int, retention Retention, now int64) *model {
 		segments: segments, retention: retention, now: now,
 		jobs: map[string]*modelJob{}, lanes: map[modelLane][]*modelEntry{}, mutexes: map[string]*modelMutex{},
 		uniques: map[string]modelHold{}, granting: make([][]string, segments), schedules: map[string]*modelSchedule{},
-		leases: map[string]*modelLease{}, paused: map[string]bool{},
+		leases: map[string]*modelLease{}, paused: map[string]bool{}, ledgers: map[string]*modelLedgerOf{},
+		versions: map[string][]Version{}, generations: map[string]int64{}, versionsUntil: map[string]int64{},
 	}
 	for range segments {
 		m.workers = append(m.workers, map[string]int64{})
@@ -150,6 +164,18 @@ func (m *model) move(now int64) {
 	for _, log := range m.logs() {
 		if log.until <= now {
 			log.marks = nil
+		}
+	}
+	for name, l := range m.ledgers {
+		if l.until <= now {
+			delete(m.ledgers, name)
+		}
+	}
+	for name, until := range m.versionsUntil {
+		if until != 0 && until <= now {
+			delete(m.versions, name)
+			delete(m.generations, name)
+			delete(m.versionsUntil, name)
 		}
 	}
 	for key, h := range m.uniques {

@@ -26,6 +26,9 @@ var modelRetention = Retention{
 	Cancelled: {Age: time.Hour, Count: 6}, Expired: {Age: time.Hour, Count: 6},
 }
 
+// modelLedger is as small.
+var modelLedger = Bound{Age: 90 * time.Minute, Count: 5}
+
 // TestModel plays random lives of a namespace against the store and against a
 // plain Go model, and compares everything after every step. A life is a few
 // dozen acts: submissions, deliveries, outcomes, crashes, operations. Most are
@@ -99,6 +102,7 @@ type world struct {
 	given   []*Entry                      // all that were ever delivered
 	leased  []*Lease
 	put     []*Schedule // every schedule that was ever read
+	putMeta int         // makes every put another one
 	done    map[string]int
 	began   int64
 	later   int64 // Redis' time after the act; equal to now on miniredis
@@ -116,7 +120,7 @@ func newWorld(t *rapid.T, place modelPlace, namespace string, done map[string]in
 		place.mini.FlushAll()
 		place.mini.SetTime(time.Date(2026, 3, 1, 12, 0, 0, 123456789, time.UTC))
 	}
-	s, err := New(place.rdb, Options{Namespace: namespace, Segments: place.segments, Retention: modelRetention})
+	s, err := New(place.rdb, Options{Namespace: namespace, Segments: place.segments, Retention: modelRetention, Ledger: modelLedger})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = s.Close() })
 	w := &world{modelPlace: place, t: t, store: s, done: done, readers: map[string]map[string]*Reader{}}
@@ -125,7 +129,7 @@ func newWorld(t *rapid.T, place modelPlace, namespace string, done map[string]in
 	for _, instance := range modelInstances {
 		w.readers[instance] = map[string]*Reader{}
 		for _, queue := range modelQueues {
-			r := s.Readers(instance, queue, time.Millisecond)[0]
+			r := s.Readers(instance, []string{queue}, time.Millisecond)[0]
 			t.Cleanup(func() { _ = r.Close() })
 			w.readers[instance][queue] = r
 		}
@@ -264,11 +268,11 @@ func pick[T any](t *rapid.T, from []T, what string) T {
 	return rapid.SampledFrom(from).Draw(t, what)
 }
 
-func sortedKeys[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
+func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K {
+	keys := make([]K, 0, len(m))
 	for k := range m {
 		keys = append(keys, k)
 	}
-	slices.SortFunc(keys, cmp.Compare[string])
+	slices.Sort(keys)
 	return keys
 }

@@ -19,6 +19,12 @@ func (s *Store) Cancel(ctx context.Context, id, reason string) (State, error) {
 	if err != nil {
 		return "", err
 	}
+	return s.cancelIn(ctx, segment, job, reason)
+}
+
+// cancelIn is Cancel for a job that was looked up.
+func (s *Store) cancelIn(ctx context.Context, segment int, job *Job, reason string) (State, error) {
+	id := job.ID
 	k := s.segments[segment]
 	spec := job.Spec
 	r := ref{spec.Priority, spec.Queue, spec.Mutex, id}

@@ -47,14 +47,14 @@ func (s *Store) Promote(ctx context.Context, segment int, report func(id string,
 				continue
 			}
 			n++
-			jobs.arg(member, r.id, streams.of(k.stream(r.queue, r.priority)), escape(r.mutex), r.route())
+			jobs.arg(member, r.id, streams.of(k.stream(r.queue, r.priority)), escape(r.mutex), r.route(), InstanceOf(r.queue))
 			jobs.key(k.record(r.id))
 			if r.mutex != "" {
 				jobs.key(k.mutex(r.mutex))
 			}
 		}
 		var a argList
-		a.key(k.due(), k.wait(), k.grant(), k.workers(), k.plan(), k.relay())
+		a.key(k.due(), k.wait(), k.grant(), k.workers(), k.plan(), k.relay(), k.own())
 		a.key(streams.names...)
 		a.key(jobs.keys...)
 		a.arg(len(streams.names), n)
@@ -70,7 +70,13 @@ func (s *Store) Promote(ctx context.Context, segment int, report func(id string,
 				return t, err
 			}
 		}
-		t.Promoted += n - len(bad)/2
+		gone := texts(at(reply, 9))
+		for _, member := range gone {
+			if err := s.endPlanned(ctx, segment, member, report); err != nil {
+				return t, err
+			}
+		}
+		t.Promoted += n - len(bad)/2 - len(gone)
 		t.Now, t.NextDue, t.NextTick = millis(at(reply, 0)), millis(at(reply, 1)), millis(at(reply, 2))
 		t.Lapsed, t.Relay = texts(at(reply, 3)), number(at(reply, 8)) == 1
 		for _, name := range texts(at(reply, 5)) {

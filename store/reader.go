@@ -15,9 +15,11 @@ import (
 
 // Reader takes the entries of one queue for an instance, from some segments
 // that can be read in one command. Blocking reads have connections of their
-// own, which the readers of a queue share. It is for one goroutine, except
-// Close.
+// own, in a client that the readers of an instance share. It is for one goroutine,
+// except Close.
 type Reader struct {
+	Queue string
+
 	store    *Store
 	instance string
 	segments []int
@@ -30,37 +32,47 @@ type Reader struct {
 	hangUp   func() error // closes rdb, once
 }
 
-// Readers makes the readers of a queue: one, or on Redis Cluster one a segment.
-func (s *Store) Readers(instance, queue string, block time.Duration) []*Reader {
-	var sets [][]int
-	if s.cluster {
-		for i := range s.segments {
-			sets = append(sets, []int{i})
-		}
-	} else {
-		all := make([]int, len(s.segments))
-		for i := range all {
-			all[i] = i
-		}
-		sets = append(sets, all)
-	}
-	rdb := s.dial(len(sets))
-	hangUp := sync.OnceValue(rdb.Close)
-	readers := make([]*Reader, len(sets))
-	for i, set := range sets {
-		r := &Reader{store: s, instance: instance, segments: set, block: block, rdb: rdb, hangUp: hangUp}
-		for _, p := range priorities {
-			for _, segment := range set {
-				r.streams = append(r.streams, s.segments[segment].stream(queue, p))
-				r.of = append(r.of, segment)
+// Readers makes the readers of queues: one a queue, or on Redis Cluster one a
+// queue and segment. An instance's own queue is in one segment, so it has one.
+func (s *Store) Readers(instance string, queues []string, block time.Duration) []*Reader {
+	var readers []*Reader
+	for _, queue := range queues {
+		for _, set := range s.readable(queue) {
+			r := &Reader{store: s, Queue: queue, instance: instance, segments: set, block: block}
+			for _, p := range priorities {
+				for _, segment := range set {
+					r.streams = append(r.streams, s.segments[segment].stream(queue, p))
+					r.of = append(r.of, segment)
+				}
 			}
+			readers = append(readers, r)
 		}
-		readers[i] = r
+	}
+	// One client, for on Redis Cluster each asks for the slot map all the time.
+	rdb := s.dial(len(readers))
+	hangUp := sync.OnceValue(rdb.Close)
+	for _, r := range readers {
+		r.rdb, r.hangUp = rdb, hangUp
 	}
 	return readers
 }
 
-// Close ends the blocked reads of all readers of the queue, whose contexts have
+// readable splits the segments that hold a queue into sets that one command reads.
+func (s *Store) readable(queue string) [][]int {
+	if own := InstanceOf(queue); own != "" {
+		return [][]int{{s.homeOf(own)}}
+	}
+	all := make([]int, len(s.segments))
+	for i := range all {
+		all[i] = i
+	}
+	if !s.cluster {
+		return [][]int{all}
+	}
+	return slices.Collect(slices.Chunk(all, 1))
+}
+
+// Close ends the blocked reads of all readers of the instance, whose contexts have
 // ended. Entries that Redis delivered meanwhile stay pending for the instance;
 // [Reader.Pending] finds them.
 func (r *Reader) Close() error { return r.hangUp() }

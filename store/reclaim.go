@@ -33,7 +33,7 @@ func (s *Store) Reclaim(ctx context.Context, segment int, instance string, lossL
 	if err != nil {
 		return done, err
 	}
-	for _, stream := range s.segments[segment].streams(queues) {
+	for _, stream := range append(s.segments[segment].streams(queues), s.ownStreams(segment, instance)...) {
 		for {
 			entries, err := s.pendingOf(ctx, segment, stream, instance)
 			if err != nil || len(entries) == 0 {
@@ -51,7 +51,10 @@ func (s *Store) Reclaim(ctx context.Context, segment int, instance string, lossL
 			}
 		}
 	}
-	_, err = s.run(ctx, s.leaveCall(segment, instance, queues, true))
+	left, err := s.run(ctx, s.leaveCall(segment, instance, queues, true))
+	if err == nil && number(left) == 0 && segment == s.homeOf(instance) {
+		err = s.endOwn(ctx, instance, queues, &done, report)
+	}
 	return done, err
 }
 
@@ -132,7 +135,7 @@ func (s *Store) reclaimEntries(ctx context.Context, segment int, instance string
 		}
 		sent = append(sent, e)
 		jobs.arg(e.ID, e.entry, streams.of(e.stream), spec.Name, spec.Queue, ttl,
-			ref{spec.Priority, spec.Queue, spec.Mutex, e.ID}.String())
+			ref{spec.Priority, spec.Queue, spec.Mutex, e.ID}.String(), leftReason(spec.Queue))
 		jobs.key(k.record(e.ID))
 		jobs.claims(k, s.localSpec(segment, spec))
 	}
@@ -208,7 +211,8 @@ func (s *Store) Strays(ctx context.Context, segment int, idle time.Duration) ([]
 			}
 		}
 	}
-	return strays, nil
+	orphans, err := s.orphans(ctx, segment, known, idle)
+	return append(strays, orphans...), err
 }
 
 // Queues lists the queues that were ever used in the namespace, as far as Redis

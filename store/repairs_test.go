@@ -24,14 +24,14 @@ func nameElsewhere(than string, segments int) string {
 // fired fires a schedule's only tick.
 func fired(t *testing.T, s *Store, spec *Spec) string {
 	t.Helper()
-	_, _, err := s.PutSchedule(t.Context(), "plan", []byte("definition"), nil, time.UnixMilli(1000))
+	_, _, err := s.PutSchedule(t.Context(), definition("plan", time.UnixMilli(1000)))
 	if s.options.WaitReplicas == 0 {
 		require.NoError(t, err)
 	}
 	due, err := s.DueSchedules(t.Context(), s.scheduleSegment("plan"), 0, 10, time.Now())
 	require.NoError(t, err)
 	require.Len(t, due, 1)
-	id, ok, err := s.Fire(t.Context(), due[0], time.Time{}, spec, nil)
+	id, ok, err := fire(t.Context(), s, due[0], time.Time{}, spec)
 	require.NoError(t, err)
 	require.True(t, ok)
 	return id

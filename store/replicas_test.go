@@ -76,7 +76,18 @@ func TestWaitReplicas(t *testing.T) {
 		"cancel":       func() error { _, err := s.Cancel(ctx, "before", "no more"); return err },
 		"cancel again": func() error { _, err := s.Cancel(ctx, "final", "no more"); return err },
 		"put": func() error {
-			_, _, err := s.PutSchedule(ctx, "nightly", []byte("definition"), nil, time.Now().Add(time.Hour))
+			_, _, err := s.PutSchedule(ctx, definition("nightly", time.Now().Add(time.Hour)))
+			return err
+		},
+		"a turn": func() error { return s.TakeTurn(ctx, Turn{Schedule: &Schedule{Name: "weekly", Generation: 1}}).Err },
+		"a mark": func() error { return s.MarkGroup(ctx, "reports", []byte("paused")) },
+		"a calendar": func() error {
+			_, err := s.PutCalendar(ctx, "holidays", []byte("2026"), nil)
+			return err
+		},
+		"a use": func() error { return s.NoteCalendarUse(ctx, "holidays", "weekly") },
+		"no calendar": func() error {
+			_, err := s.DropCalendar(ctx, "weekends", []byte("2026"))
 			return err
 		},
 		"drop":  func() error { return s.DropSchedule(ctx, "weekly") },

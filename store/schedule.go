@@ -1,9 +1,11 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -13,38 +15,92 @@ import (
 // Schedule is a stored definition and where its plan stands.
 type Schedule struct {
 	Name       string
+	Group      string // empty: none
 	Definition []byte // opaque to the store
+	State      []byte // opaque to the store: what the policies remember
 	Generation int64
-	Next       time.Time // zero: it will not fire again
+	Next       time.Time // next tick; zero: none
+	Look       time.Time // when it is to be looked at, its score in the plan; zero: it is not in the plan
 	Last       time.Time // last tick that was fired; zero: none
-	Parked     string    // why it cannot be read, if so
+	Parked     string    // why it cannot be used, if so
 }
 
 func (s *Store) scheduleSegment(name string) int { return hashSegment(name, len(s.segments)) }
 
-// PutSchedule stores a definition whose first tick is next. An equal one leaves
-// everything as it is; same, if not nil, is one that says the same in other bytes,
-// which definition replaces without changing the plan. It reports the generation
-// and whether that changed.
-func (s *Store) PutSchedule(ctx context.Context, name string, definition, same []byte, next time.Time) (int64, bool, error) {
-	segment := s.scheduleSegment(name)
+// Segment tells where a schedule lives.
+func (s *Store) Segment(schedule string) int { return s.scheduleSegment(schedule) }
+
+// Put is a definition that is to be stored.
+type Put struct {
+	Name       string
+	Group      string    // empty: none
+	Old        *Schedule // as it was read; nil: there must be none
+	Definition []byte
+	State      []byte // empty: none
+	Ledger     []LedgerEntry
+	Meta       []byte    // of the version: who stored it, and when; opaque to the store
+	Next, Look time.Time // zero: none
+
+	// Same says that Definition says what Old's does, perhaps in other bytes:
+	// generation, plan and state stay, and only the generation is compared.
+	Same bool
+}
+
+// versionsKept is how many definitions of a schedule are remembered.
+const versionsKept = 20
+
+// PutSchedule stores a definition as a new generation if the schedule is still
+// as it was read. Done false: it is not; read it again.
+func (s *Store) PutSchedule(ctx context.Context, p Put) (generation int64, done bool, err error) {
+	segment := s.scheduleSegment(p.Name)
 	k := s.segments[segment]
-	reply, err := s.run(ctx, call{
-		scriptSchedulePut,
-		[]string{k.schedule(name), k.plan()},
-		[]any{name, definition, next.UnixMilli(), s.control(), segment, same},
-	})
+	old, generationRead := &Schedule{}, ""
+	if p.Old != nil {
+		old, generationRead = p.Old, strconv.FormatInt(p.Old.Generation, 10)
+	}
+	leaves, joins := old.Group != "" && old.Group != p.Group, p.Group != ""
+	var a argList
+	a.key(k.schedule(p.Name), k.plan(), k.versions(p.Name), k.ledger(p.Name), k.schedules())
+	if leaves {
+		a.key(k.members(old.Group))
+	}
+	if joins {
+		a.key(k.members(p.Group))
+	}
+	a.arg(p.Name, generationRead, old.State, stamp(old.Next), flag(p.Same), p.Definition, stamp(p.Next), stamp(p.Look), p.State, p.Group,
+		Version{Meta: p.Meta, Definition: p.Definition}.encode(), versionsKept, s.control(), segment, flag(leaves), flag(joins),
+		s.options.Ledger.Age.Milliseconds(), s.options.Ledger.Count)
+	a.ledger(p.Ledger)
+	reply, err := s.run(ctx, call{scriptSchedulePut, a.keys, a.args})
 	return number(at(reply, 0)), number(at(reply, 1)) == 1, err
 }
 
-// DropSchedule deletes a schedule; jobs it created stay.
+// DropSchedule deletes a schedule; jobs it created stay. Its versions and its
+// ledger can be read for as long as ledgers last.
 func (s *Store) DropSchedule(ctx context.Context, name string) error {
 	k := s.segments[s.scheduleSegment(name)]
-	reply, again, err := s.runAgain(ctx, call{scriptScheduleDrop, []string{k.schedule(name), k.plan()}, []any{name}})
-	if err == nil && number(reply) == 0 && !again {
-		err = fmt.Errorf("schedule %s: %w", clip(name, 64), ErrNotFound)
+	for range 10 { // unless its group changes all the time
+		group, err := read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) (string, error) {
+			return rdb.HGet(ctx, k.schedule(name), "gr").Result()
+		})
+		if err != nil && !errors.Is(err, ErrDamaged) {
+			return surelyNot("drop schedule", err)
+		}
+		keys := []string{k.schedule(name), k.plan(), k.versions(name), k.ledger(name), k.schedules()}
+		if group != "" {
+			keys = append(keys, k.members(group))
+		}
+		reply, again, err := s.runAgain(ctx, call{scriptScheduleDrop, keys, []any{name, group, s.options.Ledger.Age.Milliseconds()}})
+		switch {
+		case err != nil:
+			return err
+		case number(reply) == 1 || number(reply) == 0 && again:
+			return nil
+		case number(reply) == 0:
+			return fmt.Errorf("schedule %s: %w", clip(name, 64), ErrNotFound)
+		}
 	}
-	return err
+	return fmt.Errorf("drop schedule %s: %w: its group changes all the time", clip(name, 64), ErrUnavailable)
 }
 
 // ParkSchedule takes a schedule whose definition cannot be used out of the plan,
@@ -60,38 +116,93 @@ func (s *Store) ParkSchedule(ctx context.Context, name string, definition []byte
 
 // GetSchedule reads one schedule.
 func (s *Store) GetSchedule(ctx context.Context, name string) (*Schedule, error) {
-	k := s.segments[s.scheduleSegment(name)]
-	record, err := read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) (map[string]string, error) {
-		return rdb.HGetAll(ctx, k.schedule(name)).Result()
-	})
-	if err != nil {
-		return nil, err
-	}
-	return decodeSchedule(name, record)
+	all, errs := s.GetSchedules(ctx, []string{name})
+	return all[0], errs[0]
 }
 
+// schedulesRead is how many schedules one pipeline reads.
+const schedulesRead = 200
+
+// GetSchedules reads many schedules. Each has its own error.
+func (s *Store) GetSchedules(ctx context.Context, names []string) ([]*Schedule, []error) {
+	all, errs := make([]*Schedule, 0, len(names)), make([]error, 0, len(names))
+	for some := range slices.Chunk(names, schedulesRead) {
+		records, err := read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) ([]*redis.MapStringStringCmd, error) {
+			cmds := make([]*redis.MapStringStringCmd, len(some))
+			_, _ = rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+				for i, name := range some {
+					cmds[i] = p.HGetAll(ctx, s.segments[s.scheduleSegment(name)].schedule(name))
+				}
+				return nil
+			})
+			return cmds, unanswered(cmds)
+		})
+		for i, name := range some {
+			var one *Schedule
+			failed := err
+			if failed == nil {
+				if failed = records[i].Err(); failed != nil {
+					failed = classify(failed, false)
+				} else {
+					one, failed = decodeSchedule(name, records[i].Val())
+				}
+			}
+			all, errs = append(all, one), append(errs, failed)
+		}
+	}
+	return all, errs
+}
+
+// unanswered returns the error of a pipeline that asks for another try, if there
+// is one: what the server said of single commands is theirs.
+func unanswered[C redis.Cmder](cmds []C) error {
+	errs := make([]error, len(cmds))
+	for i, c := range cmds {
+		errs[i] = c.Err()
+	}
+	return worst(errs)
+}
+
+// decodeSchedule reads a record. What is not as the store writes it parks the
+// schedule.
 func decodeSchedule(name string, record map[string]string) (*Schedule, error) {
 	if len(record) == 0 {
 		return nil, fmt.Errorf("schedule %s: %w", clip(name, 64), ErrNotFound)
 	}
 	out := &Schedule{
-		Name: name, Definition: []byte(record["d"]), Generation: number(record["g"]), Parked: record["e"],
+		Name: name, Group: record["gr"], Definition: []byte(record["d"]), State: bytesOf(record["x"]), Parked: record["e"],
 	}
-	if next := record["n"]; next != "" {
-		out.Next = millis(next)
+	var ok bool
+	if out.Generation, ok = whole(record["g"]); !ok {
+		out.Parked = cmp.Or(out.Parked, "its generation is damaged")
 	}
-	if last := record["l"]; last != "" {
-		out.Last = millis(last)
+	for field, to := range map[string]*time.Time{"n": &out.Next, "k": &out.Look, "l": &out.Last} {
+		ms := record[field]
+		if ms == "" {
+			continue
+		}
+		if *to = millis(ms); stamp(*to) != ms {
+			out.Parked = cmp.Or(out.Parked, "one of its times is damaged")
+		}
 	}
 	return out, nil
 }
 
-// Schedules lists the names of all schedules that will fire.
+// whole reads a generation as scripts do: 0 is none, or something that is not ours.
+func whole(s string) (int64, bool) {
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil || n <= 0 || len(s) > 15 || strconv.FormatInt(n, 10) != s {
+		return 0, false
+	}
+	return n, true
+}
+
+// Schedules lists the names of all schedules, in no order.
 func (s *Store) Schedules(ctx context.Context) ([]string, error) {
 	var names []string
 	for _, k := range s.segments {
 		part, err := read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) ([]string, error) {
-			return rdb.ZRange(ctx, k.plan(), 0, -1).Result()
+			return rdb.SMembers(ctx, k.schedules()).Result()
 		})
 		if err != nil {
 			return nil, err
@@ -101,8 +212,9 @@ func (s *Store) Schedules(ctx context.Context) ([]string, error) {
 	return names, nil
 }
 
-// DueSchedules returns up to limit schedules of a segment whose tick has come,
-// but for the first skip ones. Those that cannot be read have Parked set.
+// DueSchedules returns up to limit schedules of a segment that are to be looked
+// at by now, but for the first skip ones. Those that cannot be read have Parked
+// set.
 func (s *Store) DueSchedules(ctx context.Context, segment, skip, limit int, now time.Time) ([]*Schedule, error) {
 	k := s.segments[segment]
 	names, err := read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) ([]string, error) {
@@ -113,115 +225,20 @@ func (s *Store) DueSchedules(ctx context.Context, segment, skip, limit int, now 
 	if err != nil {
 		return nil, err
 	}
-	var due []*Schedule
-	for _, name := range names {
-		one, err := s.GetSchedule(ctx, name)
+	due, errs := s.GetSchedules(ctx, names)
+	for i, err := range errs {
 		if errors.Is(err, ErrNotFound) || errors.Is(err, ErrDamaged) {
-			one = &Schedule{Name: name, Parked: err.Error()}
+			due[i] = &Schedule{Name: names[i], Parked: err.Error()}
 		} else if err != nil {
-			return due, err
+			return nil, err
 		}
-		due = append(due, one)
 	}
 	return due, nil
 }
 
-// Fire creates the job of a schedule's next tick and moves it on to following,
-// or takes it out of the plan when following is zero. It reports false when
-// another instance did so before, or when the schedule was changed meanwhile.
-func (s *Store) Fire(ctx context.Context, sched *Schedule, following time.Time, spec *Spec, seal Seal) (id string, fired bool, err error) {
-	segment := s.scheduleSegment(sched.Name)
-	k := s.segments[segment]
-	it := &submission{spec: spec, seal: seal, made: true}
-	it.id = fmt.Sprintf("%s~%d~%d", sched.Name, sched.Generation, sched.Next.UnixMilli())
-	s.route(it)
-	if spec.Mutex == "" && spec.Unique == "" {
-		it.segment = segment
-		it.id = s.inSegment(it.id, segment)
-	}
-	it.named()
-	// A unique key can have to be healed first, and a crash between must not lose the tick.
-	relayed := it.segment != segment || len(it.foreign) > 0 || spec.Unique != ""
-
-	next := ""
-	if !following.IsZero() {
-		next = strconv.FormatInt(following.UnixMilli(), 10)
-	}
-	var a argList
-	a.key(k.schedule(sched.Name), k.plan(), k.due(), k.wait(), k.grant(), k.tend(), k.relay())
-	a.arg(s.control(), segment, sched.Name, sched.Generation, sched.Next.UnixMilli(), next)
-	if relayed {
-		a.arg(it.data, 0, it.id)
-	} else {
-		var streams streamSet
-		var job argList
-		job.accept(k, it, &streams)
-		a.key(streams.names...)
-		a.key(job.keys...)
-		a.arg("", len(streams.names))
-		a.arg(job.args...)
-	}
-	reply, err := s.run(ctx, call{scriptFire, a.keys, a.args})
-	if err != nil {
-		return it.id, false, err
-	}
-	switch answer := text(reply); {
-	case answer == "-":
-		if relayed { // noted by an earlier try, perhaps
-			return it.id, false, s.Relay(ctx, segment)
-		}
-		return it.id, false, nil
-	case answer == "r":
-		return it.id, true, s.Relay(ctx, segment)
-	case answer != "" && answer[0] == 'e':
-		return it.id, true, fmt.Errorf("fire: %w: %s", ErrDamaged, answer[1:])
-	default:
-		it.answer(answer)
-		return it.receipt.ID, true, it.err
-	}
-}
-
-// Relay submits jobs of schedules that belong to other segments than their
-// schedule. They were noted when their tick was fired, so a crash between loses
-// none, and their IDs are fixed, so none is created twice. One that cannot be
-// created is given up, and the error says so.
-func (s *Store) Relay(ctx context.Context, segment int) error {
-	k := s.segments[segment]
-	noted, err := read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) (map[string]string, error) {
-		return rdb.HGetAll(ctx, k.relay()).Result()
-	})
-	if err != nil {
-		return s.passedOver(err)
-	}
-	ctx = unpromised(ctx)
-	var failed []error
-	for id, data := range noted {
-		spec, err := decodeSpec([]byte(data))
-		if err == nil {
-			err = s.submitNow(ctx, NewJob{ID: id, Spec: spec})
-		} else if !errors.Is(err, ErrNewer) {
-			err = fmt.Errorf("%w: %w", ErrDamaged, err)
-		}
-		switch {
-		case errors.Is(err, ErrNewer):
-			continue // left to newer instances
-		case errors.Is(err, ErrConflict), errors.Is(err, ErrDamaged):
-			failed = append(failed, err) // and is given up
-		case err != nil:
-			failed = append(failed, err) // which does not keep the others from theirs
-			continue
-		}
-		if _, err := read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) (int64, error) {
-			return rdb.HDel(ctx, k.relay(), id).Result()
-		}); err != nil {
-			return err
-		}
-	}
-	return Distinct(failed)
-}
-
-// NextTick returns the next time after now that a segment's schedules plan, or
-// zero. Those that stayed in the plan with an earlier one are left out.
+// NextTick returns the next time after now at which one of a segment's schedules
+// is to be looked at, or zero. Those that stayed in the plan with an earlier one
+// are left out.
 func (s *Store) NextTick(ctx context.Context, segment int, now time.Time) (time.Time, error) {
 	k := s.segments[segment]
 	head, err := read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) ([]redis.Z, error) {

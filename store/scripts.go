@@ -54,7 +54,12 @@ var (
 	scriptSchedulePut  = promise("schedule_put")
 	scriptScheduleDrop = promise("schedule_drop")
 	scriptSchedulePark = mustScript("schedule_park")
-	scriptFire         = mustScript("fire")
+	scriptFire         = promise("fire")
+	scriptRefuse       = mustScript("refuse")
+	scriptGroupMark    = promise("group_mark")
+	scriptCalendarPut  = promise("calendar_put")
+	scriptCalendarUse  = promise("calendar_use")
+	scriptCalendarDrop = promise("calendar_drop")
 	scriptClaim        = promise("claim")
 	scriptVoid         = promise("void")
 	scriptUnclaim      = mustScript("unclaim")
@@ -188,6 +193,10 @@ func (a *argList) claimsAnd(k keys, s *Spec, locator string) {
 	if locator != "" {
 		flags += "l"
 	}
+	instance := InstanceOf(s.Queue)
+	if instance != "" {
+		flags += "o"
+	}
 	a.arg(flags)
 	if s.Unique != "" {
 		a.key(k.unique(s.Unique))
@@ -205,6 +214,10 @@ func (a *argList) claimsAnd(k keys, s *Spec, locator string) {
 	}
 	if locator != "" {
 		a.key(locator)
+	}
+	if instance != "" {
+		a.key(k.own())
+		a.arg(instance)
 	}
 }
 

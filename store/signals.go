@@ -162,6 +162,13 @@ func (s *Store) Inbox() (ids <-chan string, stop func()) {
 	return s.signals.listen(s.segments[0].inbox(s.inbox))
 }
 
+// Hint publishes a hint to all instances; its loss is no failure.
+func (s *Store) Hint(ctx context.Context, hint string) {
+	if rdb, err := s.client(); err == nil {
+		_, _, _ = within(ctx, func() (int64, error) { return rdb.Publish(ctx, s.control(), hint).Result() })
+	}
+}
+
 // Released returns a hint whenever the named lease was given back.
 func (s *Store) Released(name string) (hints <-chan string, stop func()) {
 	return s.signals.listen(s.leaseKeys(name).released(name))

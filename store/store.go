@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,11 +23,18 @@ const (
 // formatVersion is raised when an older release could not work on the keys.
 const formatVersion = 1
 
+// What is kept of a schedule's ticks where nothing else is asked for.
+const (
+	defaultLedgerAge   = 30 * 24 * time.Hour
+	defaultLedgerCount = 200
+)
+
 // Options configure a [Store].
 type Options struct {
 	Namespace string
 	Segments  int // 0 = 1, or 16 on Redis Cluster
 	Retention Retention
+	Ledger    Bound // of what is kept of each schedule's ticks; zero fields = 30 days, 200
 	Logger    *slog.Logger
 
 	// WaitReplicas is how many replicas must have received what a caller is told
@@ -73,6 +81,7 @@ type Store struct {
 
 // New checks the client and the options. It sends nothing.
 func New(rdb redis.UniversalClient, o Options) (*Store, error) {
+	o.Ledger.Age, o.Ledger.Count = cmp.Or(o.Ledger.Age, defaultLedgerAge), cmp.Or(o.Ledger.Count, defaultLedgerCount)
 	s := &Store{options: o, source: rdb, inbox: NewID(), replicaWait: replicaWait}
 	s.life, s.end = context.WithCancel(context.Background())
 	switch c := rdb.(type) {

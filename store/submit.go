@@ -79,17 +79,17 @@ func (s *Store) Submit(ctx context.Context, jobs []NewJob) ([]Receipt, []error) 
 }
 
 // submitNow stores one job that nobody waits for, without company.
-func (s *Store) submitNow(ctx context.Context, j NewJob) error {
+func (s *Store) submitNow(ctx context.Context, j NewJob) (Receipt, error) {
 	it := s.newSubmission(j)
 	if err := s.announce(ctx, []NewJob{j}); err != nil {
-		return err
+		return Receipt{}, err
 	}
 	if len(it.foreign) > 0 {
 		s.submitClaimed(ctx, it)
 	} else {
 		s.submitBatch(ctx, []*submission{it})
 	}
-	return it.err
+	return it.receipt, it.err
 }
 
 // submission is one job on its way.
@@ -219,6 +219,8 @@ func (a *argList) accept(k keys, it *submission, streams *streamSet) {
 		start = max(spec.RunAt.UnixMilli(), 1)
 	} else if spec.Delay > 0 {
 		start = -ceilMillis(spec.Delay)
+	} else if InstanceOf(spec.Queue) != "" {
+		start = -1 // promote alone knows whether the instance still reads
 	}
 	a.arg(it.id, it.data, streams.of(k.stream(spec.Queue, spec.Priority)), start)
 	if start == 0 && spec.Mutex == "" {
@@ -239,6 +241,9 @@ func (r ref) route() string { return string(r.priority) + ":" + escape(r.queue) 
 func (s *Store) announce(ctx context.Context, jobs []NewJob) error {
 	var fresh []any
 	for _, j := range jobs {
+		if InstanceOf(j.Spec.Queue) != "" {
+			continue // it goes with its instance
+		}
 		last, _ := s.queuesKnown.Load(j.Spec.Queue)
 		if at, ok := last.(time.Time); ok && time.Since(at) < queueMemory {
 			continue
@@ -379,14 +384,21 @@ func bySegment[T any](items []T, segment func(T) int) map[int][]T {
 
 // chunk splits items so that each part respects the limits of one call.
 func chunk[T any](items []T, size func(T) int) [][]T {
+	return chunkOf(items, maxBatch, func(it T) (int, int) { return 1, size(it) })
+}
+
+// chunkOf splits items so that each part weighs at most limit and has about
+// maxBatchBytes; one that exceeds this by itself is alone.
+func chunkOf[T any](items []T, limit int, cost func(T) (weight, bytes int)) [][]T {
 	var parts [][]T
-	from, bytes := 0, 0
+	from, weight, bytes := 0, 0, 0
 	for i, it := range items {
-		if i > from && (i-from >= maxBatch || bytes+size(it) > maxBatchBytes) {
+		w, b := cost(it)
+		if i > from && (weight+w > limit || bytes+b > maxBatchBytes) {
 			parts = append(parts, items[from:i])
-			from, bytes = i, 0
+			from, weight, bytes = i, 0, 0
 		}
-		bytes += size(it)
+		weight, bytes = weight+w, bytes+b
 	}
 	if from < len(items) {
 		parts = append(parts, items[from:])

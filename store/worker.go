@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 )
 
@@ -26,53 +27,62 @@ type Entry struct {
 func (e *Entry) Key() string { return e.stream + " " + e.entry }
 
 // Join registers an instance in every segment and creates the consumer groups
-// of the queues it reads. again says that it was registered before.
-func (s *Store) Join(ctx context.Context, instance string, lease time.Duration, description []byte, queues []string) error {
+// of the queues it reads; its own queue may be one of them. fresh lists the segments
+// that did not know it, or had declared it dead.
+func (s *Store) Join(ctx context.Context, instance string, lease time.Duration, description []byte, queues []string) (fresh []int, err error) {
 	jobs := make([]NewJob, len(queues))
 	for i, q := range queues {
 		jobs[i].Spec = &Spec{Queue: q}
 	}
 	if err := s.announce(ctx, jobs); err != nil {
-		return err
+		return nil, err
 	}
 	calls := make([]call, len(s.segments))
 	for i, k := range s.segments {
 		var a argList
-		streams := k.streams(queues)
-		a.key(k.workers(), k.instances(), k.taken())
+		streams, home := s.streamsOf(i, instance, queues)
+		a.key(k.workers(), k.instances(), k.taken(), k.own())
 		a.key(streams...)
-		a.arg(instance, lease.Milliseconds(), description, len(streams))
+		a.arg(instance, lease.Milliseconds(), description, flag(home), len(streams))
 		calls[i] = call{scriptJoin, a.keys, a.args}
 	}
-	_, errs := s.runAll(ctx, calls)
-	return Distinct(errs)
+	replies, errs := s.runAll(ctx, calls)
+	for i, r := range replies {
+		if errs[i] == nil && number(at(r, 1)) == 0 {
+			fresh = append(fresh, i)
+		}
+	}
+	return fresh, Distinct(errs)
 }
 
 // Leave takes an instance out of every segment, and tells the others, for they
 // share its segments now. What is still pending for it is reclaimed by them at
-// once.
+// once; the jobs of its own queue end here.
 func (s *Store) Leave(ctx context.Context, instance string, queues []string) error {
 	calls := make([]call, len(s.segments))
 	for i := range s.segments {
 		calls[i] = s.leaveCall(i, instance, queues, false)
 	}
-	_, errs := s.runAll(ctx, calls)
+	replies, errs := s.runAll(ctx, calls)
+	if home := s.homeOf(instance); errs[home] == nil && number(replies[home]) == 0 {
+		errs[home] = s.endOwn(ctx, instance, queues, &Reclaimed{}, s.reportDamage)
+	}
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	if rdb, err := s.client(); err == nil { // a hint: its loss is no failure
-		_, _, _ = within(ctx, func() (int64, error) { return rdb.Publish(ctx, s.control(), "l").Result() })
-	}
+	s.Hint(ctx, "l")
 	return nil
 }
 
 func (s *Store) leaveCall(segment int, instance string, queues []string, lost bool) call {
 	k := s.segments[segment]
 	var a argList
-	streams := k.streams(queues)
-	a.key(k.workers(), k.instances())
+	own := s.ownStreams(segment, instance)
+	streams := k.streams(slices.DeleteFunc(slices.Clone(queues), func(q string) bool { return InstanceOf(q) != "" }))
+	a.key(k.workers(), k.instances(), k.own(), k.taken())
 	a.key(streams...)
-	a.arg(instance, flag(lost), len(streams))
+	a.key(own...)
+	a.arg(instance, flag(lost), len(streams), len(own))
 	return call{scriptLeave, a.keys, a.args}
 }
 
@@ -104,10 +114,10 @@ func (s *Store) Heartbeat(ctx context.Context, instance string, lease time.Durat
 	calls := make([]call, len(s.segments))
 	for i, k := range s.segments {
 		var a argList
-		streams := k.streams(queues)
-		a.key(k.workers(), k.instances(), k.cancels(), k.paused())
+		streams, home := s.streamsOf(i, instance, queues)
+		a.key(k.workers(), k.instances(), k.cancels(), k.paused(), k.own())
 		a.key(streams...)
-		a.arg(instance, lease.Milliseconds(), running, len(streams))
+		a.arg(instance, lease.Milliseconds(), running, flag(home), len(streams))
 		for _, stream := range streams {
 			a.arg(known[stream])
 		}

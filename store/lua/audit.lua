@@ -1,12 +1,12 @@
 -- audit tells what does not add up in the streams of a segment, and writes off what was looked into since.
--- KEYS: taken, streams
+-- KEYS: taken, own, streams
 -- ARGV: number of streams, then for each stream how many missing entries to write off
 -- Returns: for each stream: how many entries are missing, below 0 when the stream began anew, or '' when the server does
---       not count them; entries; pending ones; the last one that was delivered or ''
+--       not count them; entries; pending ones; the last one that was delivered or ''; then the members of own
 -- Idempotent: what was written off is missing no more
 -- Memory: only writing off is refused when Redis is out of memory
 -- include: base
-local taken = key()
+local taken, own = key(), key()
 local streams = keylist()
 local books = {}
 
@@ -38,4 +38,6 @@ for i, stream in ipairs(streams) do
   end
   books[i] = {missing, length, pending, last}
 end
+local members = try('ZRANGE', own, 0, -1)
+books[#books + 1] = members.err and {} or members
 return books

@@ -2,14 +2,14 @@
 -- that somebody destroyed while instances run begins at the end of its stream, for entries before that may be running:
 -- an audit dispatches them anew, under new tokens. That a group is made once more is noted in the books, for jobs may
 -- have lost their entries.
--- KEYS: workers, instances, taken, streams
--- ARGV: instance, lease in ms, description, number of streams
--- Returns: now
+-- KEYS: workers, instances, taken, own, streams
+-- ARGV: instance, lease in ms, description, 1 when it reads its own queue here, number of streams
+-- Returns: now, 1 or 0 = it was not registered here, or was declared dead
 -- Idempotent: by instance
 -- Memory: refused when Redis is out of memory
 -- include: base
-local workers, instances, taken = key(), key(), key()
-local instance, lease, description = arg(), arg(), arg()
+local workers, instances, taken, own = key(), key(), key(), key()
+local instance, lease, description, at_home = arg(), arg(), arg(), arg() == '1'
 local others = call('EXISTS', workers) == 1
 for _, stream in ipairs(keylist()) do
   local start = others and type(try('HGET', taken, stream)) == 'string' and '$' or '0'
@@ -18,6 +18,8 @@ for _, stream in ipairs(keylist()) do
   if made.err and not harmless then return redis.error_reply(made.err) end
   if not made.err and try('HSETNX', taken, stream, 0) == 0 then try('HINCRBY', taken, stream, 1) end
 end
+if at_home then try('ZADD', own, 0, instance .. ':') end
 try('HSET', instances, instance, description)
+local lease_before = call('ZSCORE', workers, instance)
 call('ZADD', workers, int(now + lease), instance)
-return int(now)
+return {int(now), lease_before and tonumber(lease_before) > 0 and 1 or 0}

@@ -4,7 +4,8 @@
 -- KEYS: workers, due, wait, grant, cancels, histories (failed, cancelled), events, taken, streams, then for each job: record,
 --       claims
 -- ARGV: instance or '', limit of losses, inbox channel prefix, history TTLs (failed, cancelled), number of streams,
---       number of jobs, then for each job: id, token, index of its stream, name, queue, record TTL in ms or '', ref, claims
+--       number of jobs, then for each job: id, token, index of its stream, name, queue, record TTL in ms or '', ref,
+--       why it ends when its instance, whose own queue it is in, has left, claims
 -- Returns: -1 the instance is alive; otherwise one answer for each job (1 dispatched, 2 cancelled, 3 failed, 0 passed
 --       over, -2 the record is damaged or gone), then names of mutexes to grant
 -- Idempotent: by XACK of the token, or by the record, which names another one then
@@ -39,7 +40,7 @@ end
 
 local function reclaim()
   local id, token, stream, name, queue = arg(), arg(), streams[tonumber(arg())], arg(), arg()
-  local record_ttl, ref = arg(), arg()
+  local record_ttl, ref, left = arg(), arg(), arg()
   local record = key()
   local c = claims()
   local job = try('HMGET', record, 'p', 'a', 'f', 'l', 'c', 'aw', 's')
@@ -65,8 +66,15 @@ local function reclaim()
   -- it got then was never in its hands.
   local charged = lease and tonumber(token:match('^%d+')) <= math.abs(tonumber(lease))
   local attempt, losses = tonumber(job[2]) or 0, (tonumber(job[4]) or 0) + (charged and 1 or 0)
-  call('HSET', record, 'l', losses, 'x' .. attempt, token .. (nobody and ' b -1 ' or ' l -1 ') .. int(now) .. ' ' ..
-    instance .. (nobody and ' somebody else took its entry away' or ' the worker was lost'))
+  local owner_lease = c and c.own and (tonumber(try('ZSCORE', workers, c.instance) or 0) or 0)
+  local gone = owner_lease and owner_lease <= 0
+  local ended, why = 'l', 'the worker was lost'
+  if nobody then
+    ended, why = 'b', 'somebody else took its entry away'
+  elseif gone and not charged then
+    ended, why = 'b', left
+  end
+  call('HSET', record, 'l', losses, 'x' .. attempt, token .. ' ' .. ended .. ' -1 ' .. int(now) .. ' ' .. instance .. ' ' .. why)
   local problem = not spec and 'the record has no job' or c and c.mutex and unsound(c.mutex, wait, grant)
   local length = try('XLEN', stream)
   if type(length) == 'table' then problem = length.err end
@@ -74,6 +82,9 @@ local function reclaim()
   if job[5] then
     state, err = 'c', job[5]
     try('HDEL', cancels, id)
+  elseif gone then
+    state, err = 'c', left
+    call('HSET', record, 'c', left)
   elseif charged and losses >= limit then
     state, err = 'f', 'the job lost its worker ' .. losses .. ' times'
   elseif problem then

@@ -26,6 +26,8 @@ for _, tag in ipairs(c and c.tags or {}) do
   local probe = try('SCARD', tag)
   if type(probe) == 'table' then return redis.error_reply(probe.err) end
 end
+local probe = c and c.own and try('ZCARD', c.own)
+if type(probe) == 'table' then return redis.error_reply(probe.err) end
 call('HSET', record, 'p', 'd')
 for _, claim in ipairs(foreign) do call('ZADD', tend, int(now + 3600000), claim) end
 call('HDEL', record, 'f', 'l', 'c', 'e', 'r')
@@ -34,6 +36,7 @@ try('XDEL', history, place:sub(2))
 if c then
   if c.unique then call('SET', c.unique, id) end
   for _, tag in ipairs(c.tags) do call('SADD', tag, id) end
+  if c.own then call('ZADD', c.own, 0, c.instance .. ':' .. id) end
 end
 plan(due, ref, now)
 try('XADD', events, 'MAXLEN', '~', 10000, '*', 't', 'revived', 'i', id, 'n', name, 'q', queue, 'a', '0', 'e', '')

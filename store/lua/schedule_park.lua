@@ -8,5 +8,8 @@ local definition = redis.pcall('HGET', KEYS[1], 'd')
 local ours = type(definition) == 'string'
 if (ours and definition or '') ~= ARGV[3] then return 0 end
 local parked = redis.call('ZREM', KEYS[2], ARGV[1])
-if ours then redis.call('HSET', KEYS[1], 'e', ARGV[2]) end
+if ours then
+  redis.call('HSET', KEYS[1], 'e', ARGV[2])
+  redis.call('HDEL', KEYS[1], 'k')
+end
 return parked

@@ -4,7 +4,7 @@
 -- Returns: one answer for each job, as in lib/accept
 -- Idempotent: by job ID; an equal job is answered '=' and changes nothing
 -- Memory: refused when Redis is out of memory
--- include: base mutex dispatch plan claims accept
+-- include: base mutex dispatch plan claims watch accept
 local due, wait, grant, tend = key(), key(), key(), key()
 local channel, segment = arg(), arg()
 local streams = keylist()

@@ -1,7 +1,8 @@
 -- accept stores one new job. Reads from KEYS: record, claims; from ARGV: id,
 -- spec, index of its stream, start (0 = now, > 0 = at that ms, < 0 = after that
 -- many ms), ref, route for the waiting list, claims, claims to tend. Everything is read and
--- checked before the first write. Answers
+-- checked before the first write. inbox, if not nil, is told when the job is final.
+-- Answers
 --   ''        accepted
 --   '='       the same job is already there
 --   '!'       another job has this ID
@@ -11,7 +12,7 @@
 --   'e' .. m  a key has the wrong type
 local sound = {} -- places whose type was checked
 
-local function accept(due, wait, grant, tend, streams)
+local function accept(due, wait, grant, tend, streams, inbox)
   local id, spec, stream, start = arg(), arg(), streams[tonumber(arg())], tonumber(arg())
   local ref, route, record = arg(), arg(), key()
   local c = claims()
@@ -20,6 +21,7 @@ local function accept(due, wait, grant, tend, streams)
 
   local known = try('HMGET', record, 'j', 'p')
   if known.err then return 'e' .. known.err end
+  if known[1] == spec and inbox then watch(record, inbox) end
   if known[1] then return known[1] == spec and '=' or '!' end
   if known[2] and known[2] ~= 'v' then return '!' end
   if known[2] and foreign[1] then return 'v' end -- its claims may be the ones that were taken over
@@ -37,6 +39,8 @@ local function accept(due, wait, grant, tend, streams)
       local probe = try('SCARD', tag)
       if type(probe) == 'table' and probe.err then return 'e' .. probe.err end
     end
+    local probe = c.own and try('ZCARD', c.own)
+    if type(probe) == 'table' then return 'e' .. probe.err end
   end
   if foreign[1] then
     local probe = try('ZCARD', tend)
@@ -49,26 +53,31 @@ local function accept(due, wait, grant, tend, streams)
     sound[place] = true
   end
 
-  call('HSET', record, 'j', spec, 's', int(now))
+  local new = {'j', spec, 's', int(now)}
+  if inbox then
+    new[5], new[6] = 'aw', inbox
+  end
   if known[2] then call('PERSIST', record) end
   for _, claim in ipairs(foreign) do call('ZADD', tend, int(now + 3600000), claim) end
   if c then
     if c.unique then call('SET', c.unique, id) end
     for _, tag in ipairs(c.tags) do call('SADD', tag, id) end
+    if c.own then call('ZADD', c.own, 0, c.instance .. ':' .. id) end
   end
   if start ~= 0 then
     if start < 0 then start = now - start end
-    call('HSET', record, 'p', 'd')
+    call('HSET', record, 'p', 'd', unpack(new))
     plan(due, ref, start)
   elseif c and c.mutex then
     local token = take(c.mutex, wait, c.name, id)
     if token then
-      dispatch(stream, record, id, spec, 1, 0, 0, token)
+      dispatch(stream, record, id, spec, 1, 0, 0, token, new)
     else
+      call('HSET', record, unpack(new))
       enqueue(wait, grant, c.mutex, record, c.name, route)
     end
   else
-    dispatch(stream, record, id, spec, 1, 0, 0)
+    dispatch(stream, record, id, spec, 1, 0, 0, nil, new)
   end
   return ''
 end

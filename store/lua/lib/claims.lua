@@ -1,6 +1,7 @@
 -- Claims are the keys a job holds beside its record: a unique key, a mutex, tag
--- indexes. claims reads them from KEYS and ARGV; the flags are u, m and t, and l
--- for the place where a job of the same ID in another segment would be noted.
+-- indexes, and for a job of an instance's own queue the index of those. claims
+-- reads them from KEYS and ARGV; the flags are u, m, t and o, and l for the place
+-- where a job of the same ID in another segment would be noted.
 local function claims()
   local flags = arg()
   if flags == '' then return nil end
@@ -9,5 +10,6 @@ local function claims()
   if flags:find('m', 1, true) then c.mutex = key(); c.name = arg() end
   if flags:find('t', 1, true) then c.tags = keylist() end
   if flags:find('l', 1, true) then c.locator = key() end
+  if flags:find('o', 1, true) then c.own = key(); c.instance = arg() end
   return c
 end

@@ -16,7 +16,8 @@ local function route_of(ref, id)
   return priority .. ':' .. queue .. ':' .. id
 end
 
-local function dispatch(stream, record, id, spec, attempt, failures, losses, mutex_token)
+-- more is what else goes into the record: fields of a new job.
+local function dispatch(stream, record, id, spec, attempt, failures, losses, mutex_token, more)
   local count = attempt
   if failures > 0 or losses > 0 then count = attempt .. '/' .. failures .. '/' .. losses end
   if #spec > inline_limit then spec = '' end
@@ -26,5 +27,5 @@ local function dispatch(stream, record, id, spec, attempt, failures, losses, mut
   else
     entry = call('XADD', stream, '*', 'i', id, 'a', count, 'j', spec)
   end
-  call('HSET', record, 'p', 'q' .. entry, 'a', attempt)
+  call('HSET', record, 'p', 'q' .. entry, 'a', attempt, unpack(more or {}))
 end

@@ -7,6 +7,7 @@ local touched = {}
 local function let_go(c, id, submitted, wait, grant)
   if not c then return false end
   for _, tag in ipairs(c.tags) do try('SREM', tag, id) end
+  if c.own then try('ZREM', c.own, c.instance .. ':' .. id) end
   if c.unique and try('GET', c.unique) == id then
     local held_until = (tonumber(submitted) or 0) + c.keep
     if c.keep > 0 and held_until > now then
