@@ -57,6 +57,7 @@ func Take(ctx context.Context, rdb redis.UniversalClient, namespace string) (*Re
 	s.auditHistories()
 	s.auditHolds()
 	s.auditInstances()
+	s.auditOwn()
 	s.auditSchedules()
 	s.auditLeft()
 	slices.Sort(s.report.Findings)
@@ -198,26 +199,43 @@ func (s *snapshot) auditInstances() {
 			s.find("segment %d: instance %s is described and not registered", at.segment, at.instance)
 		}
 	}
+	for at := range s.reads {
+		if !s.workers[at] {
+			s.find("segment %d: the own queue of instance %s, which is not registered", at.segment, at.instance)
+		}
+	}
 	for at := range s.workers {
 		s.report.Instances[at.instance]++
 		s.left("segment %d: instance %s", at.segment, at.instance)
 	}
 }
 
-// auditSchedules: the plan and the schedules agree.
-func (s *snapshot) auditSchedules() {
-	for at, next := range s.plan {
-		if def, ok := s.schedules[at]; !ok || def != next {
-			s.find("segment %d: schedule %s is planned for %s, its own next tick is %q", at.segment, at.id, next, def)
+// auditOwn: an instance's own queue goes with it, and what is in it is noted.
+func (s *snapshot) auditOwn() {
+	gone := func(segment int, key string) bool {
+		instance := instanceOf(key)
+		return instance != "" && !s.reads[workerAt{segment, instance}]
+	}
+	for _, q := range s.streams {
+		if gone(q.segment, q.key) {
+			s.find("%s: the stream of an instance that does not read it", q.key)
 		}
 	}
-	for at, next := range s.schedules {
-		if _, ok := s.plan[at]; next != "" && !ok {
-			s.find("segment %d: schedule %s has the next tick %s and is not planned", at.segment, at.id, next)
+	for _, key := range s.counted {
+		number, _, _ := strings.Cut(strings.TrimPrefix(key, s.prefix), "}:")
+		if gone(segmentOf(number), key) {
+			s.find("%s: in the books, and its instance does not read it", key)
 		}
 	}
-	for at := range s.relay {
-		s.left("segment %d: job %s of a schedule waits to be relayed", at.segment, at.id)
+	for at, instance := range s.placedFor {
+		if s.owned[at] != instance {
+			s.find("segment %d: job %s is for instance %s, and noted for %q", at.segment, at.id, instance, s.owned[at])
+		}
+	}
+	for at, instance := range s.owned {
+		if !s.lives(at) {
+			s.find("segment %d: job %s is noted for instance %s and does not live", at.segment, at.id, instance)
+		}
 	}
 }
 

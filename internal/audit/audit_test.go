@@ -153,8 +153,62 @@ func TestFindings(t *testing.T) {
 		"a plan without a schedule": {
 			func(_ *testing.T, rdb redis.UniversalClient) { rdb.Del(ctx, key("s:plan")) }, "is planned for",
 		},
+		"a schedule without its version": {
+			func(_ *testing.T, rdb redis.UniversalClient) { rdb.Del(ctx, key("sv:plan")) }, "not among its versions",
+		},
+		"versions that pass": {
+			func(_ *testing.T, rdb redis.UniversalClient) { rdb.Expire(ctx, key("sv:plan"), time.Hour) }, "its versions pass",
+		},
+		"versions of nobody": {
+			func(_ *testing.T, rdb redis.UniversalClient) { rdb.HSet(ctx, key("sv:gone"), "1", "") }, "no time to live",
+		},
+		"a ledger for ever": {
+			func(_ *testing.T, rdb redis.UniversalClient) {
+				rdb.ZAdd(ctx, key("sl:plan"), redis.Z{Score: 1, Member: "1 fired"})
+			}, "no time to live",
+		},
+		"a group that names nobody": {
+			func(_ *testing.T, rdb redis.UniversalClient) { rdb.SAdd(ctx, key("sg:reports"), "gone") }, "which is not in it",
+		},
+		"a group that lacks a member": {
+			func(_ *testing.T, rdb redis.UniversalClient) { rdb.HSet(ctx, key("s:plan"), "gr", "reports") }, "lacks its member",
+		},
+		"a schedule that is not listed": {
+			func(_ *testing.T, rdb redis.UniversalClient) { rdb.Del(ctx, key("sg:")) }, "is not listed",
+		},
+		"a list that names nobody": {
+			func(_ *testing.T, rdb redis.UniversalClient) { rdb.SAdd(ctx, key("sg:"), "gone") }, "which is not in it",
+		},
+		"users of no calendar": {
+			func(_ *testing.T, rdb redis.UniversalClient) { rdb.SAdd(ctx, key("cu:gone"), "plan") }, "no such calendar",
+		},
 		"a lease for ever": {
 			func(_ *testing.T, rdb redis.UniversalClient) { rdb.Set(ctx, key("k:left"), "x 1", 0) }, "no time to live",
+		},
+		"an own queue of nobody": {
+			func(_ *testing.T, rdb redis.UniversalClient) {
+				rdb.ZAdd(ctx, key("own"), redis.Z{Member: "gone:"})
+			}, "own queue of instance gone, which is not registered",
+		},
+		"a stream of an instance that left": {
+			func(_ *testing.T, rdb redis.UniversalClient) {
+				rdb.XGroupCreateMkStream(ctx, key("q:n:%00gone"), "w", "0")
+			}, "does not read it",
+		},
+		"books of an instance that left": {
+			func(_ *testing.T, rdb redis.UniversalClient) {
+				rdb.HSet(ctx, key("taken"), key("q:n:%00gone"), "0")
+			}, "in the books",
+		},
+		"a job for an instance that is not noted": {
+			func(_ *testing.T, rdb redis.UniversalClient) {
+				rdb.ZAdd(ctx, key("due"), redis.Z{Score: 1e14, Member: "n:%00gone::later"})
+			}, "is for instance gone, and noted for",
+		},
+		"a job that is noted and ended": {
+			func(_ *testing.T, rdb redis.UniversalClient) {
+				rdb.ZAdd(ctx, key("own"), redis.Z{Member: "gone:done"})
+			}, "job done is noted for instance gone and does not live",
 		},
 		"a key of nobody": {
 			func(_ *testing.T, rdb redis.UniversalClient) { rdb.Set(ctx, key("what"), "x", 0) }, "not a key",

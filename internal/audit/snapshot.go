@@ -71,9 +71,17 @@ type snapshot struct {
 	grants    []jobAt
 	waiting   map[jobAt]bool // mutexes for which jobs wait
 	workers   map[workerAt]bool
+	reads     map[workerAt]bool // who reads its own queue
+	owned     map[jobAt]string  // unfinished jobs of own queues: their instance
+	placedFor map[jobAt]string  // the same, by the places of the jobs
+	counted   []string          // streams that the books know
 	described map[workerAt]bool
 	plan      map[jobAt]string
-	schedules map[jobAt]string
+	schedules map[jobAt]schedule
+	versions  map[jobAt]versions
+	groups    map[jobAt][]string // members
+	calendars map[jobAt]bool
+	users     map[jobAt]string // keys, by calendar
 	relay     map[jobAt]bool
 	passing   []string // keys that must have a time to live
 	unknown   []string
@@ -85,7 +93,9 @@ func newSnapshot(namespace string) *snapshot {
 		prefix: "{" + namespace + ":", ttl: map[string]time.Duration{}, records: map[jobAt]*record{},
 		placesOf: map[jobAt][]string{}, cancels: map[jobAt]bool{}, waiting: map[jobAt]bool{},
 		workers: map[workerAt]bool{}, described: map[workerAt]bool{}, plan: map[jobAt]string{},
-		schedules: map[jobAt]string{}, relay: map[jobAt]bool{},
+		reads: map[workerAt]bool{}, owned: map[jobAt]string{}, placedFor: map[jobAt]string{},
+		schedules: map[jobAt]schedule{}, relay: map[jobAt]bool{}, versions: map[jobAt]versions{},
+		groups: map[jobAt][]string{}, calendars: map[jobAt]bool{}, users: map[jobAt]string{},
 		report: Report{States: map[byte]int{}, Outcomes: map[string]int{}, Instances: map[string]int{}},
 	}
 }
@@ -182,7 +192,7 @@ func (s *snapshot) read(ctx context.Context, rdb redis.UniversalClient, key, pla
 	kind, rest, _ := strings.Cut(name, ":")
 	rest = unescape(rest)
 	switch kind {
-	case "meta", "queues", "paused":
+	case "meta", "queues", "paused", "gm":
 		return nil
 	case "j":
 		s.records[jobAt{segment, rest}] = &record{key, segment, rest, place}
@@ -191,6 +201,7 @@ func (s *snapshot) read(ctx context.Context, rdb redis.UniversalClient, key, pla
 		refs, err := rdb.ZRange(ctx, key, 0, -1).Result()
 		for _, ref := range refs {
 			s.put(segment, part(ref, 4, 3), "d")
+			s.ownedBy(segment, part(ref, 4, 3), instanceOf(part(ref, 4, 1)))
 		}
 		return err
 	case "wait":
@@ -218,15 +229,11 @@ func (s *snapshot) read(ctx context.Context, rdb redis.UniversalClient, key, pla
 		members, err := rdb.SMembers(ctx, key).Result()
 		s.tags = append(s.tags, held{key: key, segment: segment, members: members})
 		return err
-	case "cancels", "relay", "inst", "grant", "tend", "workers", "plan":
+	case "cancels", "relay", "inst", "grant", "tend", "workers", "plan", "own", "taken":
 		return s.readIndex(ctx, rdb, key, kind, segment)
-	case "s":
-		next, err := rdb.HGet(ctx, key, "n").Result()
-		s.schedules[jobAt{segment, rest}] = next
-		return maybe(err)
-	case "taken": // how many entries left the streams
-		return nil
-	case "ev", "l", "k", "kt":
+	case "s", "sv", "sg", "cal", "cu":
+		return s.readSchedule(ctx, rdb, key, kind, jobAt{segment, rest})
+	case "ev", "l", "k", "kt", "sl":
 		s.passing = append(s.passing, key)
 		return nil
 	}
@@ -237,7 +244,7 @@ func (s *snapshot) read(ctx context.Context, rdb redis.UniversalClient, key, pla
 func (s *snapshot) readIndex(ctx context.Context, rdb redis.UniversalClient, key, kind string, segment int) error {
 	var names []string
 	var err error
-	if kind == "cancels" || kind == "relay" || kind == "inst" {
+	if kind == "cancels" || kind == "relay" || kind == "inst" || kind == "taken" {
 		names, err = rdb.HKeys(ctx, key).Result()
 	} else {
 		names, err = rdb.ZRange(ctx, key, 0, -1).Result()
@@ -259,6 +266,14 @@ func (s *snapshot) readIndex(ctx context.Context, rdb redis.UniversalClient, key
 			s.described[workerAt{segment, instance}] = true
 		case "workers":
 			s.workers[workerAt{segment, name}] = true
+		case "own":
+			if instance, id, _ := strings.Cut(name, ":"); id == "" {
+				s.reads[workerAt{segment, instance}] = true
+			} else {
+				s.owned[jobAt{segment, id}] = instance
+			}
+		case "taken":
+			s.counted = append(s.counted, name)
 		case "tend":
 			if !strings.HasPrefix(name, "u:") && !strings.HasPrefix(name, "l:") {
 				s.find("%s: %s is no claim", key, name)
@@ -285,6 +300,7 @@ func (s *snapshot) readStream(ctx context.Context, rdb redis.UniversalClient, ke
 		id, _ := e.Values["i"].(string)
 		q.entries[e.ID] = id
 		s.put(segment, id, "q"+e.ID)
+		s.ownedBy(segment, id, instanceOf(key))
 	}
 	groups, err := rdb.XInfoGroups(ctx, key).Result()
 	if err != nil || len(groups) == 0 {
@@ -319,6 +335,20 @@ func (s *snapshot) readHistory(ctx context.Context, rdb redis.UniversalClient, k
 func (s *snapshot) put(segment int, id, place string) {
 	at := jobAt{segment, id}
 	s.placesOf[at] = append(s.placesOf[at], place)
+}
+
+// instanceOf tells whose own queue this is, or the stream of it; "" when it is
+// anybody's.
+func instanceOf(queue string) string {
+	_, instance, _ := strings.Cut(queue, "%00")
+	return instance
+}
+
+// ownedBy notes whose job it is, by its place.
+func (s *snapshot) ownedBy(segment int, id, instance string) {
+	if instance != "" {
+		s.placedFor[jobAt{segment, id}] = instance
+	}
 }
 
 // part returns the i-th of n parts of a member; the last part keeps its colons.

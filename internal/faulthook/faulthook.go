@@ -198,13 +198,20 @@ func words(cmd redis.Cmder) []string {
 	return words
 }
 
-// scriptName returns the first word of a script's header, which is the line
-// before its keys.
-func scriptName(text string) (string, bool) {
-	above, _, ok := strings.Cut(text, "\n-- KEYS:")
-	header, isComment := strings.CutPrefix(above[strings.LastIndexByte(above, '\n')+1:], "-- ")
-	name, _, _ := strings.Cut(header, " ")
-	return name, ok && isComment
+// scriptName returns the first word of a script's header, which are the lines of
+// comment before its keys.
+func scriptName(text string) (name string, ok bool) {
+	above, _, keys := strings.Cut(text, "\n-- KEYS:")
+	lines := strings.Split(above, "\n")
+	for _, line := range slices.Backward(lines) {
+		header, isComment := strings.CutPrefix(line, "-- ")
+		if !isComment {
+			break
+		}
+		name, _, _ = strings.Cut(header, " ")
+		ok = keys
+	}
+	return name, ok
 }
 
 // describe shortens commands to what a message needs.

@@ -100,11 +100,25 @@ var mutants = []mutant{
 		name: "the ID of a tick's job is random",
 		edits: []edit{
 			{
-				"store/schedule.go", `fmt.Sprintf("%s~%d~%d", sched.Name, sched.Generation, sched.Next.UnixMilli())`,
+				"store/turns.go", `schedule + "~" + strconv.FormatInt(generation, 10) + "~" + j.Suffix`,
 				"NewID()",
 			},
 		},
 		pkg: "./store", run: "TestATickThatIsForgottenHasTheSameJob",
+	},
+	{
+		name: "what a turn remembers of is not compared",
+		edits: []edit{
+			{"store/lua/fire.lua", "or (current[3] or '') ~= state ", ""},
+		},
+		pkg: "./store", run: "TestTurnComparesWhatWasRead",
+	},
+	{
+		name: "the generations of a deleted schedule begin anew",
+		edits: []edit{
+			{"store/lua/schedule_put.lua", "for _, g in ipairs(made) do last = math.max(last, whole(g)) end", ""},
+		},
+		pkg: "./store", run: "TestGenerationsGoOn",
 	},
 	{
 		name: "a job is retried for ever",

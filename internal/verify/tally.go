@@ -24,6 +24,9 @@ type Sum struct {
 	Twice   int // settled more than once
 	Stale   int // outcomes or effects accepted under an old token
 	Audit   int // findings in the key space
+	Ticks   int // planned ticks that were matched
+	Missing int // neither run nor accounted for
+	Extra   int // run twice, or never planned
 }
 
 // Add counts one test.
@@ -37,6 +40,9 @@ func (t *Tally) Add(s Sum) {
 	t.sum.Twice += s.Twice
 	t.sum.Stale += s.Stale
 	t.sum.Audit += s.Audit
+	t.sum.Ticks += s.Ticks
+	t.sum.Missing += s.Missing
+	t.sum.Extra += s.Extra
 }
 
 // String is the one line with which a run of the fault tests ends.
@@ -44,6 +50,6 @@ func (t *Tally) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s := t.sum
-	return fmt.Sprintf("faults: %d injected, %d jobs, %d lost, %d phantom, %d settled twice, %d stale accepted, %d audit findings",
-		s.Faults, s.Jobs, s.Lost, s.Phantom, s.Twice, s.Stale, s.Audit)
+	return fmt.Sprintf("faults: %d injected, %d jobs, %d lost, %d phantom, %d settled twice, %d stale accepted, %d audit findings, %d ticks, %d missing, %d extra",
+		s.Faults, s.Jobs, s.Lost, s.Phantom, s.Twice, s.Stale, s.Audit, s.Ticks, s.Missing, s.Extra)
 }
