@@ -27,8 +27,10 @@
 // each dispatch is one attempt, and the ID of the entry is the attempt's token.
 // Tokens of a job grow from attempt to attempt.
 //
-// A queue is a named lane with four priorities. A [Schedule] creates a job at
-// each of its planned times, the ticks. A mutex lets one job of a key run at a
+// A queue is a named lane with four priorities. A [Schedule] creates a job, or
+// several shards, at each of its planned times, the ticks; its policies say what
+// becomes of ticks that are missed or come while a run is unfinished, and its
+// ledger says what became of each. A mutex lets one job of a key run at a
 // time. A [Lease] is a lock that a process holds and renews, with a token too.
 //
 // A [Scheduler] that runs is an instance. Instances send heartbeats; one whose

@@ -15,9 +15,9 @@ import (
 // leave the process, with AES-256-GCM, and bound to the namespace, the ID of the
 // job and the name of its handler. The zero value is off.
 //
-// Everything else stays readable: names, IDs, queues, tags, unique keys, mutexes,
-// times, retry policies, states, plans of schedules, and the texts of errors. So
-// does the length of a payload, and whether two writes of the same field of the
+// Everything else stays readable: names, IDs, queues, tags, parameters of shards,
+// unique keys, mutexes, times, retry policies, states, plans of schedules, reasons
+// of pauses, and the texts of errors. So does the length of a payload, and whether two writes of the same field of the
 // same job are equal.
 //
 // An instance with keys takes only what is encrypted, and one without only what
@@ -174,37 +174,41 @@ func (v *vault) ofSchedule(schedule, name string) []string {
 	return []string{"schedule", v.namespace, schedule, name}
 }
 
-// lock encrypts the payload of a schedule's job.
+// ofThen binds the payload of the job that follows a schedule's jobs.
+const ofThen = "then"
+
+// lock encrypts the payloads of a schedule's jobs.
 func (v *vault) lock(d definition, schedule string) definition {
-	if v.ring != nil {
-		plain := marshal(payload{d.Job.Args, d.Job.Headers})
-		d.Job.Args, d.Job.Headers = nil, nil
-		d.Job.Sealed = v.ring.Seal(plain, v.ofSchedule(schedule, d.Job.Name)...)
+	if v.ring == nil {
+		return d
+	}
+	d.Job = v.locked(d.Job, v.ofSchedule(schedule, d.Job.Name))
+	if d.Then != nil {
+		then := v.locked(*d.Then, append(v.ofSchedule(schedule, d.Then.Name), ofThen))
+		d.Then = &then
 	}
 	return d
 }
 
-// unlock decrypts the payload of a schedule's job.
-func (v *vault) unlock(d *definition, schedule string) error {
-	p, err := v.unpack(payload{d.Job.Args, d.Job.Headers}, d.Job.Sealed, v.ofSchedule(schedule, d.Job.Name))
-	d.Job.Args, d.Job.Headers, d.Job.Sealed = p.Args, p.Headers, nil
-	return err
+func (v *vault) locked(j storedJob, binding []string) storedJob {
+	plain := marshal(payload{j.Args, j.Headers})
+	j.Args, j.Headers = nil, nil
+	j.Sealed = v.ring.Seal(plain, binding...)
+	return j
 }
 
-// says reports whether stored is the definition d of a schedule in other bytes:
-// under another key, or from before there were keys.
-func (v *vault) says(stored []byte, d definition, schedule string) bool {
-	if v.ring == nil {
-		return bytes.Equal(stored, marshal(d))
+// unlock decrypts the payloads of a schedule's jobs.
+func (v *vault) unlock(d *definition, schedule string) error {
+	if err := v.unlocked(&d.Job, v.ofSchedule(schedule, d.Job.Name)); err != nil || d.Then == nil {
+		return err
 	}
-	var old definition
-	if json.Unmarshal(stored, &old) != nil {
-		return false
-	}
-	if old.Job.Sealed != nil && v.unlock(&old, schedule) != nil {
-		return false
-	}
-	return bytes.Equal(marshal(old), marshal(d))
+	return v.unlocked(d.Then, append(v.ofSchedule(schedule, d.Then.Name), ofThen))
+}
+
+func (v *vault) unlocked(j *storedJob, binding []string) error {
+	p, err := v.unpack(payload{j.Args, j.Headers}, j.Sealed, binding)
+	j.Args, j.Headers, j.Sealed = p.Args, p.Headers, nil
+	return err
 }
 
 // marshal encodes what is made of JSON and plain texts only, so it cannot fail.

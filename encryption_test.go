@@ -209,7 +209,7 @@ func TestEncryptedSchedules(t *testing.T) {
 		for i := range 6 {
 			name := fmt.Sprintf("soon-%d", i)
 			require.NoError(t, after.Schedule(t.Context(), carillon.Schedule{
-				Name: name, Spec: carillon.At(p.redisNow(t).Add(50 * time.Millisecond)),
+				Name: name, Spec: carillon.At(p.redisNow(t).Add(300 * time.Millisecond)),
 				Job: carillon.Job{Name: "pay", Args: secret, Mutex: strings.Repeat("m", i)},
 			}))
 			assert.Equal(t, `"`+secret+`"`, receive(t, got, name))

@@ -100,6 +100,9 @@ type Execution struct {
 	Schedule string
 	Tick     time.Time
 
+	// Shard tells which part of the tick's work this is.
+	Shard Shard
+
 	// Logger carries the job's ID, name and attempt.
 	Logger *slog.Logger
 

@@ -125,15 +125,14 @@ func (in *instance) pulse(ctx context.Context) error {
 	return store.Distinct(errs)
 }
 
-// declaredDead joins again. What ran here in these segments runs elsewhere by
-// now, so its outcomes will be refused; its contexts end.
+// declaredDead joins again.
 func (in *instance) declaredDead(ctx context.Context, segments []int) {
 	if in.keeping.Err() != nil {
 		return // the instance is leaving
 	}
 	in.log.Warn("carillon: the lease had lapsed and the instance was declared dead; joining again", "segments", segments)
-	in.running.stop(func(e *store.Entry) bool { return slices.Contains(segments, e.Segment) }, ErrLeaseLost)
-	if err := in.rejoin(ctx); err != nil && !errors.Is(err, ErrClosed) {
+	in.stopLost(segments)
+	if _, err := in.rejoin(ctx); err != nil && !errors.Is(err, ErrClosed) {
 		in.log.Warn("carillon: joining again failed, the next heartbeat tries", "error", err)
 	}
 }
@@ -194,6 +193,8 @@ func (in *instance) listen(hints <-chan string) {
 				in.applyPauses(paused)
 			}
 			cancel()
+		case "v":
+			in.defend(rest)
 		case "l":
 			select {
 			case in.left <- struct{}{}:
@@ -211,6 +212,21 @@ func (in *instance) listen(hints <-chan string) {
 			for _, k := range in.keepers {
 				k.hint(time.Time{})
 			}
+		}
+	}
+}
+
+// hear passes on which jobs of schedules have ended, for policies that wait for
+// that. Like all hints they may be lost.
+func (in *instance) hear(ended <-chan string) {
+	for {
+		select {
+		case id := <-ended:
+			if schedule, _, ok := strings.Cut(id, "~"); ok {
+				in.keepers[in.store.Segment(schedule)].poke(schedule)
+			}
+		case <-in.keeping.Done():
+			return
 		}
 	}
 }

@@ -56,6 +56,8 @@ type JobInfo struct {
 	Headers     map[string]string
 	Schedule    string    // the schedule that created it
 	Tick        time.Time // the planned time it was created for
+	Shard       Shard     // which part of the tick's work it is
+	Instance    string    // the only instance that may run it, which needs no Queue for that
 
 	Attempts []Attempt // the last 20, oldest first; the last one may be running
 	Attempt  int       // how many there were
@@ -129,10 +131,10 @@ func (s *Scheduler) infoOf(j *store.Job) *JobInfo {
 func infoOf(j *store.Job) *JobInfo {
 	s := j.Spec
 	info := &JobInfo{
-		ID: j.ID, Name: s.Name, Queue: s.Queue, Priority: priorityOf(s.Priority), State: State(j.State),
+		ID: j.ID, Name: s.Name, Queue: shownQueue(s.Queue), Priority: priorityOf(s.Priority), State: State(j.State),
 		SubmittedAt: j.SubmittedAt, DueAt: j.DueAt, ExpiresAt: s.ExpiresAt, FinishedAt: j.FinishedAt, Timeout: s.Timeout,
 		Retry: retryFromSpec(s.Retry), Unique: Unique{Key: s.Unique, For: s.UniqueFor}, Mutex: s.Mutex,
-		Tags: s.Tags, Schedule: s.Schedule, Tick: s.Tick,
+		Tags: s.Tags, Schedule: s.Schedule, Tick: s.Tick, Shard: Shard(s.Shard), Instance: store.InstanceOf(s.Queue),
 		Attempt: j.Count, Failures: j.Failures, Losses: j.Losses,
 		CancelRequested: j.Cancelled, Reason: j.Reason,
 	}

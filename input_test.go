@@ -382,11 +382,11 @@ func TestBadSchedules(t *testing.T) {
 		"out of range": carillon.At(time.Date(3000, 1, 1, 0, 0, 0, 0, time.UTC)),
 	}
 	for _, e := range []string{
-		"TZ=UTC", "CRON_TZ=", "TZ=0", "TZ=", "CRON_TZ=UTC", "TZ=UTC * * * * *", // robfig panics on some of these
+		"TZ=UTC", "CRON_TZ=", "TZ=0", "TZ=", "CRON_TZ=UTC", "TZ=Mars * * * * *", // robfig panics on some of these
 		", * * * *", "* , * * *", ",,,,,", "0 0 30 2 *", "0 0 31 4,6,9,11 *", "60 * * * *", "* 24 * * *", "* * 0 * *", "* * * 13 *",
-		"* * * * 8", "x * * * *", "* * * *", "* * * * * * *", "*/0 * * * *", "1-0 * * * *", "-1 * * * *", "@", "@never", "@every", "@every -1s",
+		"* * * * 8", "x * * * *", "* * * *", "* * * * * * * *", "*/0 * * * *", "-1 * * * *", "@", "@never", "@every", "@every -1s",
 		"@every 0s", "@every x", " ", "\x00", "\xff * * * *", strings.Repeat("*,", 10_000) + "* * * * *", "1/99999999999999999999 * * * *", "@reboot",
-		"L * * * *", "* * L * *", "* * * * 1#2", "* * 15W * *",
+		"L * * * *", "* * L-31 * *", "* * * * 1#6", "* * 32W * *", "* * * * * * 1969", "? * * * *",
 	} {
 		specs["cron "+e[:min(len(e), 40)]] = carillon.Cron(e)
 	}
@@ -410,6 +410,25 @@ func TestBadSchedules(t *testing.T) {
 		"job with ExpiresAt": {carillon.Schedule{Name: "s", Spec: hourly, Job: carillon.Job{Name: "w", ExpiresAt: time.Now()}}, "Job"},
 		"unknown misfire":    {carillon.Schedule{Name: "s", Spec: hourly, Job: job, Misfire: 99}, "Misfire"},
 		"unknown overlap":    {carillon.Schedule{Name: "s", Spec: hourly, Job: job, Overlap: -1}, "Overlap"},
+		"group":              {carillon.Schedule{Name: "s", Group: strings.Repeat("g", 101), Spec: hourly, Job: job}, "Group"},
+		"end before start":   {carillon.Schedule{Name: "s", Spec: hourly, Job: job, Start: time.Now(), End: time.Now().Add(-time.Hour)}, "End"},
+		"negative runs":      {carillon.Schedule{Name: "s", Spec: hourly, Job: job, MaxRuns: -1}, "MaxRuns"},
+		"negative jitter":    {carillon.Schedule{Name: "s", Spec: hourly, Job: job, Jitter: -1}, "Jitter"},
+		"long replay":        {carillon.Schedule{Name: "s", Spec: hourly, Job: job, ReplayMax: 10_001}, "ReplayMax"},
+		"large buffer":       {carillon.Schedule{Name: "s", Spec: hourly, Job: job, BufferMax: 1001}, "BufferMax"},
+		"unknown gap":        {carillon.Schedule{Name: "s", Spec: hourly, Job: job, ClockChange: carillon.ClockChange{Gap: 2}}, "ClockChange.Gap"},
+		"moves nowhere":      {carillon.Schedule{Name: "s", Spec: hourly, Job: job, OnExcluded: carillon.MoveNext}, "OnExcluded"},
+		"too many shards":    {carillon.Schedule{Name: "s", Spec: hourly, Job: job, Sharding: carillon.Sharding{Shards: 1001}}, "Sharding.Shards"},
+		"odd parameters":     {carillon.Schedule{Name: "s", Spec: hourly, Job: job, Sharding: carillon.Sharding{Shards: 2, Params: []string{"a"}}}, "Sharding.Params"},
+		"broadcast shards":   {carillon.Schedule{Name: "s", Spec: hourly, Job: job, Sharding: carillon.Sharding{Shards: 2, Broadcast: true}}, "Sharding.Broadcast"},
+		"unique shards":      {carillon.Schedule{Name: "s", Spec: hourly, Job: carillon.Job{Name: "w", Unique: carillon.Unique{Key: "k"}}, Sharding: carillon.Sharding{Shards: 2}}, "Sharding.Shards"},
+		"then with an ID":    {carillon.Schedule{Name: "s", Spec: hourly, Job: job, Sharding: carillon.Sharding{Then: &carillon.Job{Name: "w", ID: "x"}}}, "Sharding.Then.ID"},
+		"then with a mutex":  {carillon.Schedule{Name: "s", Spec: hourly, Job: job, Sharding: carillon.Sharding{Then: &carillon.Job{Name: "w", Mutex: "x"}}}, "Sharding.Then"},
+		"no time of day":     {carillon.Schedule{Name: "s", Spec: carillon.Days(1).At("25:00"), Job: job}, "Spec"},
+		"every zeroth day":   {carillon.Schedule{Name: "s", Spec: carillon.Days(0), Job: job}, "Spec"},
+		"no window":          {carillon.Schedule{Name: "s", Spec: carillon.Window(time.Minute, "9", "10:00"), Job: job}, "Spec"},
+		"aligned cron":       {carillon.Schedule{Name: "s", Spec: carillon.Cron("@daily").Aligned(), Job: job}, "Spec"},
+		"two zones":          {carillon.Schedule{Name: "s", Spec: carillon.Cron("CRON_TZ=Asia/Tokyo @daily"), TimeZone: "UTC", Job: job}, "TimeZone"},
 		"zone of Every":      {carillon.Schedule{Name: "s", Spec: hourly, Job: job, TimeZone: "UTC"}, "TimeZone"},
 		"unknown zone":       {carillon.Schedule{Name: "s", Spec: carillon.Cron("@daily"), Job: job, TimeZone: "Mars/Olympus"}, "TimeZone"},
 		"local zone":         {carillon.Schedule{Name: "s", Spec: carillon.Cron("@daily"), Job: job, TimeZone: "Local"}, "TimeZone"},

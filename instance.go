@@ -21,7 +21,7 @@ import (
 
 // instance is one run of a Scheduler. It owns every goroutine of that run:
 //
-//	readers     one a queue (on Redis Cluster one a queue and segment)
+//	readers     one a queue (on Redis Cluster one a queue and segment), one for its own
 //	executions  one a running job
 //	settler     one, sends outcomes in groups
 //	pulse       one, sends heartbeats and watches the local deadline
@@ -36,7 +36,7 @@ type instance struct {
 	log       *slog.Logger
 	id        string
 	handlers  map[string]registration
-	queues    []string
+	queues    []string // of Config, and its own
 	knobs     knobs.Knobs
 	started   time.Time
 
@@ -71,6 +71,7 @@ func newInstance(ctx context.Context, s *Scheduler, handlers map[string]registra
 		queues: slices.Sorted(maps.Keys(s.config.Queues)), knobs: knobs.From(ctx), started: time.Now(),
 		pools: make(map[string]*pool), startEnded: make(chan struct{}), left: make(chan struct{}, 1),
 	}
+	in.queues = append(in.queues, store.OwnQueue(in.id))
 	in.config.LeaseTTL = cmp.Or(in.knobs.Lease, in.config.LeaseTTL)
 	in.log = s.log.With("instance", in.id)
 	base := context.WithoutCancel(ctx)
@@ -97,17 +98,23 @@ func (in *instance) start(ctx context.Context) error {
 	if err := in.retry(ctx, "check server", in.checkServer); err != nil {
 		return err
 	}
-	if err := in.retry(ctx, "register", in.join); err != nil {
+	if err := in.retry(ctx, "register", func(ctx context.Context) error {
+		_, err := in.join(ctx)
+		return err
+	}); err != nil {
 		return err
 	}
 	block := cmp.Or(in.knobs.Block, min(blockTime, in.config.LeaseTTL/2))
 	for _, q := range in.queues {
-		p := newPool(in.config.Queues[q])
-		in.pools[q] = p
-		sources := in.store.Readers(in.id, q, block)
-		for _, r := range sources {
-			in.readers = append(in.readers, &reader{instance: in, queue: q, pool: p, source: r, peers: len(sources)})
-		}
+		in.pools[q] = newPool(in.slots(q))
+	}
+	peers := make(map[string]int)
+	for _, r := range in.store.Readers(in.id, in.queues, block) {
+		peers[r.Queue]++
+		in.readers = append(in.readers, &reader{instance: in, pool: in.pools[r.Queue], source: r})
+	}
+	for _, r := range in.readers {
+		r.peers = peers[r.source.Queue]
 	}
 	for segment := range in.store.Segments() {
 		k := newKeeper(in, segment)
@@ -121,6 +128,13 @@ func (in *instance) start(ctx context.Context) error {
 	// fails, the next heartbeat does.
 	_ = in.pulse(ctx)
 	in.keepLoops.Go(func() { in.listen(hints) })
+	ended, unheard := in.store.Ended()
+	in.unlistenHints = func() {
+		unlisten()
+		unheard()
+	}
+	in.keepLoops.Go(func() { in.hear(ended) })
+	in.keepLoops.Go(in.insist)
 	in.keepLoops.Go(in.beat)
 	in.settler.start()
 	for _, k := range in.keepers {
@@ -129,7 +143,7 @@ func (in *instance) start(ctx context.Context) error {
 	for _, r := range in.readers {
 		in.readLoops.Go(r.run)
 	}
-	in.log.Info("carillon: instance started", "namespace", in.config.Namespace, "queues", in.queues, "handlers", len(in.handlers))
+	in.log.Info("carillon: instance started", "namespace", in.config.Namespace, "queues", in.config.Queues, "handlers", len(in.handlers))
 	return nil
 }
 
@@ -180,30 +194,38 @@ func (in *instance) checkServer(ctx context.Context) error {
 	return nil
 }
 
-// join registers the instance in every segment.
-func (in *instance) join(ctx context.Context) error {
+// join registers the instance in every segment, and tells which did not know it.
+func (in *instance) join(ctx context.Context) ([]int, error) {
 	host, _ := os.Hostname()
 	data, err := json.Marshal(description{
 		Host: host, PID: os.Getpid(), Version: in.config.Version, Started: in.started.UnixMilli(),
 		Handlers: slices.Sorted(maps.Keys(in.handlers)), Queues: in.config.Queues, LeaseMS: in.config.LeaseTTL.Milliseconds(),
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	return in.store.Join(ctx, in.id, in.config.LeaseTTL, data, in.queues)
 }
 
 // rejoin registers the instance where it is not known any more. The server may
 // have lost everything, and then somebody has to say so.
-func (in *instance) rejoin(ctx context.Context) error {
+func (in *instance) rejoin(ctx context.Context) (dead []int, err error) {
 	gone, err := in.store.Forgotten(ctx)
 	if gone && in.warned.lately("gone") {
 		in.log.Error("carillon: the server has lost the namespace; the jobs and schedules it held are gone", "namespace", in.config.Namespace)
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return in.join(ctx)
+	dead, err = in.join(ctx)
+	in.stopLost(dead)
+	return dead, err
+}
+
+// stopLost ends the contexts of what ran here in segments that had declared the
+// instance dead: it runs elsewhere by now, so its outcomes will be refused.
+func (in *instance) stopLost(segments []int) {
+	in.running.stop(func(e *store.Entry) bool { return slices.Contains(segments, e.Segment) }, ErrLeaseLost)
 }
 
 // description is what an instance leaves in Redis about itself.

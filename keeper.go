@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"hash/fnv"
+	"maps"
 	"slices"
 	"strconv"
 	"sync"
@@ -26,6 +27,8 @@ type keeper struct {
 	mu    sync.Mutex
 	mine  bool // the live instances' hashes say so
 	lease *store.Lease
+	named map[string]bool // schedules with a run that has ended
+	heard time.Time       // when these were last taken
 
 	grace    outage
 	renewed  time.Time
@@ -48,6 +51,7 @@ const (
 	trimAfter  = 1000            // finished jobs here
 	tendEvery  = time.Minute
 	retryEvery = 100 * time.Millisecond
+	pokeEvery  = 50 * time.Millisecond // between looks at schedules whose runs have ended
 )
 
 func newKeeper(in *instance, segment int) *keeper {
@@ -61,6 +65,35 @@ func (k *keeper) hint(at time.Time) {
 	case k.hints <- at:
 	default: // there are hints enough
 	}
+}
+
+// poke tells that a run of a schedule has ended. Only the owner cares; without it
+// the others come to it in their time.
+func (k *keeper) poke(schedule string) {
+	if !k.owner() {
+		return
+	}
+	k.mu.Lock()
+	if k.named == nil {
+		k.named = make(map[string]bool)
+	}
+	k.named[schedule] = true
+	k.mu.Unlock()
+	k.hint(time.Time{})
+}
+
+// poked returns the schedules that poke named, and forgets them. Those of a large
+// run come one after the other: it reports true when some are left for a moment.
+func (k *keeper) poked() ([]string, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.named) == 0 || time.Since(k.heard) < pokeEvery {
+		return nil, len(k.named) > 0
+	}
+	names := slices.Collect(maps.Keys(k.named))
+	k.named = nil
+	k.heard = time.Now()
+	return names, false
 }
 
 // poll is how often a keeper looks without being told. Many segments share the
@@ -147,9 +180,16 @@ func (k *keeper) round(ctx context.Context) (time.Time, error) {
 	}
 	next := tick.NextDue
 	var notFired error // must not hold up the rest, which works when Redis is out of memory
-	if !tick.NextTick.IsZero() {
-		if !tick.NextTick.After(tick.Now) {
-			tick.NextTick, notFired = in.fire(ctx, k.segment, tick.Now)
+	named, more := k.poked()
+	if more {
+		next = tick.Now.Add(pokeEvery)
+		if !tick.NextDue.IsZero() && tick.NextDue.Before(next) {
+			next = tick.NextDue
+		}
+	}
+	if len(named) > 0 || !tick.NextTick.IsZero() {
+		if len(named) > 0 || !tick.NextTick.After(tick.Now) {
+			tick.NextTick, notFired = in.fire(ctx, k.segment, tick.Now, named)
 		}
 		if next.IsZero() || !tick.NextTick.IsZero() && tick.NextTick.Before(next) {
 			next = tick.NextTick

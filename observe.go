@@ -59,7 +59,7 @@ func (s *Scheduler) Subscribe(ctx context.Context, cursor string) iter.Seq2[Even
 			}
 			event := Event{
 				Cursor: e.Cursor, Time: e.Time, Type: EventType(e.Type), ID: e.ID, Name: e.Name,
-				Queue: e.Queue, Attempt: e.Attempt, Error: e.Error,
+				Queue: shownQueue(e.Queue), Attempt: e.Attempt, Error: e.Error,
 			}
 			if !yield(event, nil) {
 				return

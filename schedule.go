@@ -2,267 +2,375 @@ package carillon
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
+	"math/rand/v2"
 	"strings"
 	"time"
 
-	"github.com/carillon-go/carillon/internal/cron"
+	"github.com/carillon-go/carillon/internal/policy"
 	"github.com/carillon-go/carillon/store"
 )
 
-// Schedule creates a job at each of its planned times, the ticks. It is stored
-// in Redis under its name and outlives all instances.
+// Schedule creates jobs at its planned times, the ticks. It is stored in Redis
+// under its name and outlives all instances. The zero value of each field but
+// Name, Spec and Job is the documented default. docs/schedules.md has the rules
+// in full.
 type Schedule struct {
 	// Name identifies the schedule; at most 150 bytes, without '~'.
 	Name string
+	// Group is a name under which schedules are listed, paused and resumed
+	// together; at most 100 bytes.
+	Group string
 	// Spec plans the ticks.
 	Spec Spec
-	// TimeZone is the IANA name of the zone in which a Cron spec is read. Empty
-	// means UTC.
+	// TimeZone is the IANA name of the zone in which local times are read: those of
+	// Cron, of specs in days and longer, of Window, and of calendars. Empty means UTC.
 	TimeZone string
+	// ClockChange says what happens to local times when clocks are changed.
+	ClockChange ClockChange
+	// Calendar is the name of a stored [Calendar], which takes ticks away.
+	// OnExcluded says what happens to those.
+	Calendar   string
+	OnExcluded OnExcluded
+	// Start and End bound the ticks, both included. Zero: no bound.
+	Start, End time.Time
+	// MaxRuns ends the schedule after so many runs of one generation. 0: no bound.
+	MaxRuns int
+	// Jitter delays each tick by up to so much, but never to the next tick. The
+	// delay is made of the schedule's name and the tick, so it is always the same.
+	Jitter time.Duration
 	// Job is what a tick creates. It can have neither ID nor RunAt; each tick's
 	// job gets an ID made of schedule, generation and tick, so one tick never
 	// creates two. With Delay it starts so much later than the tick was fired.
 	Job Job
-	// Misfire says what happens to ticks that passed while no instance ran.
-	Misfire Misfire
-	// Overlap says what happens when the job of the tick before is unfinished.
+	// Sharding makes a tick create several jobs.
+	Sharding Sharding
+
+	// Misfire says what happens to ticks that were not fired MisfireAfter their
+	// time, because no instance ran or Redis was away. 0 means 5 s.
+	Misfire      Misfire
+	MisfireAfter time.Duration
+	// ReplayMax and ReplayAge bound what FireAll makes up for: so many of the
+	// latest ticks, 0 means 100, at most 10,000; and none that are older, 0 means
+	// any.
+	ReplayMax int
+	ReplayAge time.Duration
+
+	// Overlap says what happens to a tick that comes while a run is unfinished: a
+	// job of an earlier tick, its shards, or its Then. Retries belong to the run.
 	Overlap Overlap
+	// BufferMax bounds how many ticks BufferAll lets wait. 0 means 100; at most
+	// 1,000.
+	BufferMax int
+	// DropOnFailure leaves waiting ticks out when the run they wait for fails.
+	// Otherwise they run.
+	DropOnFailure bool
+	// PauseAfter pauses the schedule when so many runs in a row have failed. 0:
+	// never.
+	PauseAfter int
 }
 
 // Misfire is a policy for ticks that were missed.
 type Misfire int
 
-// FireOnce creates one job for the earliest missed tick and goes on with the
-// next tick in the future. It is the default, and so far the only policy.
-const FireOnce Misfire = 0
+// The policies for missed ticks.
+const (
+	FireOnce   Misfire = iota // one run for all of them, which has the first one's tick
+	SkipMissed                // none
+	FireLast                  // one run, for the last one
+	FireAll                   // a run for each, oldest first, within ReplayMax and ReplayAge
+)
 
-// Overlap is a policy for ticks that come while the last job is unfinished.
+// Overlap is a policy for ticks that come while a run is unfinished, anywhere.
 type Overlap int
 
-// Allow creates the job in any case. It is the default, and so far the only
-// policy; a Mutex on the job keeps runs apart.
-const Allow Overlap = 0
+// The policies for ticks during a run.
+const (
+	Allow     Overlap = iota // it runs beside; a Mutex on the job keeps them apart
+	Skip                     // it is left out
+	BufferOne                // one waits for the end of the run, further ones are left out
+	BufferAll                // up to BufferMax wait
+	Replace                  // the run is cancelled, and the tick runs when it has ended
+)
 
-// Spec plans the ticks of a [Schedule]. It is a value made by [Cron], [Every] or
-// [At]; a mistake in their arguments is reported by Scheduler.Schedule.
-type Spec struct {
-	cron  string
-	every time.Duration
-	at    []time.Time
-}
+// OnExcluded is a policy for ticks that a calendar takes away.
+type OnExcluded int
 
-// Cron plans by a cron expression with five fields (minute, hour, day of month,
-// month, day of week), six fields (seconds first), or a macro such as @hourly.
-// When both day fields are restricted, a day that matches either is planned. A
-// local time that a clock change skips is skipped; one that it repeats is
-// planned twice.
-func Cron(expression string) Spec { return Spec{cron: expression} }
+// The policies for excluded ticks.
+const (
+	SkipExcluded OnExcluded = iota // they are left out
+	MoveNext                       // they move to the same time of the next day that is not excluded
+	MovePrevious                   // they move to the previous one
+)
 
-// Every plans a tick each interval, counted from the moment the schedule is
-// stored. At least 100 ms; the resolution is 1 ms.
-func Every(interval time.Duration) Spec { return Spec{every: interval} }
-
-// At plans single instants, at most 1,000. Those in the past are left out.
-func At(instants ...time.Time) Spec { return Spec{at: instants} }
-
-// String returns the spec in words.
-func (s Spec) String() string {
-	switch {
-	case s.cron != "":
-		return "cron " + s.cron
-	case s.every != 0:
-		return "every " + s.every.String()
-	case len(s.at) == 1:
-		return "at " + s.at[0].UTC().Format(time.RFC3339Nano)
-	case len(s.at) > 1:
-		return fmt.Sprintf("at %d instants", len(s.at))
-	}
-	return "never"
+// Sharding makes each tick create several jobs, its shards, which any instances
+// take; a shard whose instance is lost goes to another one as any job does. The
+// handler finds its share in Execution.Shard.
+type Sharding struct {
+	// Shards is how many jobs a tick creates, at most 1,000. 0 means one for each
+	// of Params, or one that is no shard.
+	Shards int
+	// Params has a parameter for each shard, or is empty. At most 1,000 bytes each.
+	Params []string
+	// Broadcast makes a tick create one job for each instance that is alive and has
+	// the handler, which runs there and nowhere else. Shards and Params are empty
+	// then.
+	Broadcast bool
+	// Then is created once all shards have ended, whatever their outcome.
+	// Execution.Shards has these. It can be set without shards, too.
+	Then *Job
 }
 
 // Limits of schedules.
 const (
 	maxScheduleBytes = 150 // leaves room for the rest of a job's ID
-	minEvery         = 100 * time.Millisecond
-	maxInstants      = 1000
+	maxGroupBytes    = 100
+	maxShards        = 1000
+	maxParamBytes    = 1000
+	maxReplay        = 10_000
+	maxBuffer        = 1000
+	maxCount         = 1_000_000_000
+	maxTickBytes     = 64 << 20 // of the arguments of all shards, which travel in one command
+
+	defaultMisfireAfter = 5 * time.Second
+	defaultReplay       = 100
+	defaultBuffer       = 100
 )
 
-// planner computes ticks.
-type planner struct {
-	spec Spec
-	cron cron.Schedule
-	zone *time.Location
-}
-
-func newPlanner(s Spec, zone string) (*planner, []error) {
-	p := &planner{spec: s, zone: time.UTC}
-	var errs []error
-	kinds := 0
-	if s.cron != "" {
-		kinds++
-		parsed, err := cron.Parse(s.cron)
+// validate checks what can be checked without looking at the plan.
+func (sched *Schedule) validate() (errs []error) {
+	add := func(err error) {
 		if err != nil {
-			errs = append(errs, invalid("Spec", "%v", err))
-		}
-		p.cron = parsed
-	}
-	if s.every != 0 {
-		kinds++
-		if s.every < minEvery || s.every > maxDelay {
-			errs = append(errs, invalid("Spec", "every %v is not between %v and %v", s.every, minEvery, maxDelay))
-		} else if s.every%time.Millisecond != 0 {
-			errs = append(errs, invalid("Spec", "every %v is not a whole number of milliseconds", s.every))
+			errs = append(errs, err)
 		}
 	}
-	if len(s.at) > 0 {
-		kinds++
-		if len(s.at) > maxInstants {
-			errs = append(errs, invalid("Spec", "%d instants are more than %d", len(s.at), maxInstants))
-		}
-		for _, t := range s.at {
-			if t.IsZero() {
-				errs = append(errs, invalid("Spec", "an instant is the zero time"))
-				break
-			} else if err := validTime("Spec", t); err != nil {
-				errs = append(errs, err)
-				break
-			}
+	add(validText("Name", sched.Name, maxScheduleBytes))
+	if strings.Contains(sched.Name, "~") {
+		add(invalid("Name", "must not contain '~'"))
+	}
+	if sched.Group != "" {
+		add(validText("Group", sched.Group, maxGroupBytes))
+	}
+	if sched.Calendar != "" {
+		add(validText("Calendar", sched.Calendar, maxScheduleBytes))
+	} else if sched.OnExcluded != SkipExcluded {
+		add(invalid("OnExcluded", "is set without a Calendar"))
+	}
+	if sched.TimeZone != "" && sched.Calendar == "" && !sched.Spec.local() {
+		add(invalid("TimeZone", "has no meaning for this Spec, which plans no local times; leave it empty"))
+	}
+	if sched.Spec.problem != "" {
+		add(invalid("Spec", "%s", sched.Spec.problem))
+	}
+	add(validTime("Start", sched.Start))
+	add(validTime("End", sched.End))
+	if !sched.Start.IsZero() && !sched.End.IsZero() && sched.End.Before(sched.Start) {
+		add(invalid("End", "%s is before Start, %s", sched.End.Format(time.RFC3339), sched.Start.Format(time.RFC3339)))
+	}
+	add(validDuration("Jitter", sched.Jitter))
+	add(validDuration("MisfireAfter", sched.MisfireAfter))
+	add(validDuration("ReplayAge", sched.ReplayAge))
+	for _, n := range []struct {
+		field      string
+		value, max int
+	}{
+		{"MaxRuns", sched.MaxRuns, maxCount}, {"ReplayMax", sched.ReplayMax, maxReplay}, {"BufferMax", sched.BufferMax, maxBuffer},
+		{"PauseAfter", sched.PauseAfter, maxCount}, {"Sharding.Shards", sched.Sharding.Shards, maxShards},
+		{"Misfire", int(sched.Misfire), int(FireAll)}, {"Overlap", int(sched.Overlap), int(Replace)},
+		{"OnExcluded", int(sched.OnExcluded), int(MovePrevious)},
+		{"ClockChange.Gap", int(sched.ClockChange.Gap), int(GapSkip)}, {"ClockChange.Repeat", int(sched.ClockChange.Repeat), int(RepeatBoth)},
+	} {
+		if n.value < 0 || n.value > n.max {
+			add(invalid(n.field, "%d is not between 0 and %d", n.value, n.max))
 		}
 	}
-	if kinds == 0 {
-		errs = append(errs, invalid("Spec", "is empty, so it never fires; use Cron, Every or At"))
-	}
-	if zone != "" {
-		loc, err := time.LoadLocation(zone)
-		if err != nil || zone == "Local" {
-			errs = append(errs, invalid("TimeZone", "%q is not a known IANA time zone", clipped(zone)))
-		} else {
-			p.zone = loc
-		}
-		if s.cron == "" {
-			errs = append(errs, invalid("TimeZone", "has a meaning for Cron only"))
-		}
-	}
-	return p, errs
+	errs = append(errs, sched.Sharding.validate(&sched.Job)...)
+	return append(errs, validTemplate("Job", &sched.Job)...)
 }
 
-// next returns the first tick after an instant. anchor is a tick, or the moment
-// the schedule was stored. Zero: there is none.
-func (p *planner) next(anchor, after time.Time) time.Time {
-	switch {
-	case p.spec.cron != "":
-		return p.cron.Next(after, p.zone)
-	case p.spec.every > 0:
-		passed := after.Sub(anchor)
-		if passed < 0 {
-			return anchor
-		}
-		return after.Add(p.spec.every - passed%p.spec.every)
+func (sh *Sharding) validate(job *Job) (errs []error) {
+	add := func(field, format string, args ...any) {
+		errs = append(errs, invalid("Sharding."+field, format, args...))
 	}
-	for _, t := range slices.SortedFunc(slices.Values(p.spec.at), time.Time.Compare) {
-		if t = ceilMilli(t); t.After(after) {
-			return t
+	if len(sh.Params) > maxShards {
+		add("Params", "%d are more than %d", len(sh.Params), maxShards)
+	}
+	if sh.Shards > 0 && len(sh.Params) > 0 && len(sh.Params) != sh.Shards {
+		add("Params", "%d parameters for %d shards", len(sh.Params), sh.Shards)
+	}
+	for i, p := range sh.Params {
+		if len(p) > maxParamBytes {
+			add(fmt.Sprintf("Params[%d]", i), "%d bytes are more than %d", len(p), maxParamBytes)
 		}
 	}
-	return time.Time{}
+	if sh.Broadcast && (sh.Shards > 0 || len(sh.Params) > 0) {
+		add("Broadcast", "has one job for each instance; leave Shards and Params empty")
+	}
+	if (sh.Broadcast || sh.jobs() > 1) && job.Unique.Key != "" {
+		add("Shards", "the jobs of a tick cannot share a unique key; leave Job.Unique empty")
+	}
+	if sh.Broadcast && job.Mutex != "" {
+		add("Broadcast", "the jobs run on all instances; leave Job.Mutex empty")
+	}
+	if sh.Then != nil {
+		if sh.Then.Mutex != "" || sh.Then.Unique.Key != "" {
+			add("Then", "cannot have a Mutex or a unique key; leave them empty")
+		}
+		errs = append(errs, validTemplate("Sharding.Then", sh.Then)...)
+	}
+	return errs
 }
 
-// definition is a schedule as it is stored. A reader ignores fields it does not
-// know and leaves a schedule with a higher version to newer releases.
-type definition struct {
-	Version  int       `json:"v"`
-	Cron     string    `json:"cron,omitempty"`
-	EveryMS  int64     `json:"everyMs,omitempty"`
-	AtMS     []int64   `json:"atMs,omitempty"`
-	TimeZone string    `json:"tz,omitempty"`
-	Misfire  Misfire   `json:"misfire,omitempty"`
-	Overlap  Overlap   `json:"overlap,omitempty"`
-	Job      storedJob `json:"job"`
+// jobs is how many jobs a tick creates; 0 when it depends on the instances.
+func (sh *Sharding) jobs() int {
+	if sh.Broadcast {
+		return 0
+	}
+	return max(1, sh.Shards, len(sh.Params))
 }
 
-// storedJob is a job whose arguments are encoded already.
-type storedJob struct {
-	Job
-	Args   json.RawMessage `json:"args"`
-	Sealed []byte          `json:"sealed,omitempty"` // Args and Headers, when they are encrypted
+// validTemplate checks a job that is created again and again.
+func validTemplate(field string, job *Job) (errs []error) {
+	for _, err := range job.validate() {
+		errs = append(errs, fmt.Errorf("%s: %w", field, err))
+	}
+	if job.ID != "" {
+		errs = append(errs, invalid(field+".ID", "each tick's job has an ID of its own; leave it empty"))
+	}
+	if !job.RunAt.IsZero() || !job.ExpiresAt.IsZero() {
+		errs = append(errs, invalid(field, "RunAt and ExpiresAt are instants, which cannot repeat; leave them zero"))
+	}
+	return errs
 }
-
-const definitionVersion = 1
 
 // Schedule stores a schedule, or replaces the one of the same name. Every
 // instance may do so at its start: a definition equal to the stored one changes
 // nothing, and the plan goes on where it was. Another definition is a new
-// generation, which starts from now. Run must be called somewhere for it to fire.
+// generation, which starts from now; once Schedule has returned, an older one
+// fires no more. Run must be called somewhere for it to fire.
+//
+// While two releases of a service run side by side, the older one must not put
+// its definition back. So one that the schedule has had before is not stored as
+// long as an instance that runs stands by the present one, or when that was set by
+// [Scheduler.Rollback]; both sides log that they disagree, and an instance that
+// runs asks again every minute.
 func (s *Scheduler) Schedule(ctx context.Context, sched Schedule) error {
-	p, errs := newPlanner(sched.Spec, sched.TimeZone)
-	if err := validText("Name", sched.Name, maxScheduleBytes); err != nil {
-		errs = append(errs, err)
+	d, err := s.define(&sched)
+	if err == nil {
+		s.stands.declare(sched.Name, d)
+		err = s.put(ctx, sched.Name, d, declared)
 	}
-	for _, err := range sched.Job.validate() {
-		errs = append(errs, fmt.Errorf("Job: %w", err))
+	return opError("schedule", clipped(sched.Name), err)
+}
+
+// Why a definition is stored.
+const (
+	declared = "declared" // by a program, which says the same each time it starts
+	restored = "restored" // by somebody, from an earlier generation
+)
+
+// maxTries bounds how often a change is tried. Each try takes two round trips, in
+// which others can change the schedule, or fire it.
+const maxTries = 50
+
+var errRace = fmt.Errorf("%w: others change the schedule at the same time", ErrConflict)
+
+// put stores a definition as the newest generation, unless it is that already.
+func (s *Scheduler) put(ctx context.Context, name string, d *definition, why string) error {
+	var asked int64 // the generation that others were asked about
+	for tries := range maxTries {
+		now, err := s.store.Now(ctx)
+		if err != nil {
+			return err
+		}
+		now = now.Truncate(time.Millisecond)
+		old, err := s.store.GetSchedule(ctx, name)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		was := s.vault.read(old)
+		if was != nil && was.equal(d) && old.Parked == "" {
+			s.stands.settled(name, d)
+			return s.reseal(ctx, old, d)
+		}
+		if was != nil && !was.equal(d) && why == declared && asked != old.Generation {
+			if superseded, err := s.superseded(ctx, old, d); superseded || err != nil {
+				return err
+			}
+			asked = old.Generation
+			continue // asking takes its time
+		}
+		done, err := s.replace(ctx, name, d, old, was, now, why)
+		if err != nil {
+			return err
+		}
+		if done {
+			s.stands.settled(name, d)
+			return nil
+		}
+		pause(ctx, rand.N(time.Duration(tries+1)*time.Millisecond)) // not in step with the others
 	}
-	if sched.Job.ID != "" {
-		errs = append(errs, invalid("Job.ID", "each tick's job has an ID of its own; leave it empty"))
-	}
-	if !sched.Job.RunAt.IsZero() || !sched.Job.ExpiresAt.IsZero() {
-		errs = append(errs, invalid("Job", "RunAt and ExpiresAt are instants, which cannot repeat; leave them zero"))
-	}
-	if strings.Contains(sched.Name, "~") {
-		errs = append(errs, invalid("Name", "must not contain '~'"))
-	}
-	if sched.Misfire != FireOnce {
-		errs = append(errs, invalid("Misfire", "%d is unknown", sched.Misfire))
-	}
-	if sched.Overlap != Allow {
-		errs = append(errs, invalid("Overlap", "%d is unknown", sched.Overlap))
-	}
-	args, err := encode("Job.Args", sched.Job.Args, s.config.MaxPayload)
+	return errRace
+}
+
+// replace makes d the generation after old, if that is still the newest.
+func (s *Scheduler) replace(ctx context.Context, name string, d *definition, old *store.Schedule, was *definition, now time.Time, why string) (bool, error) {
+	fresh := *d
+	fresh.AnchorMS = now.UnixMilli()
+	p, err := s.compile(ctx, name, &fresh, newShelf(s.store))
 	if err != nil {
-		errs = append(errs, err)
+		return false, err
 	}
-	if err := errors.Join(errs...); err != nil {
-		return &Error{Op: "schedule", Job: clipped(sched.Name), Err: err}
+	in := policy.Input{Now: now, Next: p.firstAfter(now)}
+	if old != nil {
+		in.State = readState(old.State)
 	}
-	d := definition{
-		Version: definitionVersion, Cron: sched.Spec.cron, EveryMS: sched.Spec.every.Milliseconds(),
-		TimeZone: sched.TimeZone, Misfire: sched.Misfire, Overlap: sched.Overlap, Job: storedJob{Job: sched.Job, Args: args},
-	}
-	d.Job.Job.Args = nil
-	for _, t := range sched.Spec.at {
-		d.AtMS = append(d.AtMS, ceilMilli(t).UnixMilli())
-	}
-	data := marshal(s.vault.lock(d, sched.Name))
-	now, err := s.store.Now(ctx)
+	mark, err := s.groupMark(ctx, d.Group)
 	if err != nil {
-		return opError("schedule", sched.Name, err)
+		return false, err
 	}
-	now = now.Truncate(time.Millisecond)
-	first := p.next(now, now)
-	var same []byte
-	if first.IsZero() || s.vault.ring != nil { // otherwise equal definitions are equal bytes, which Redis compares
-		old, err := s.store.GetSchedule(ctx, sched.Name)
-		if err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrDamaged) {
-			return opError("schedule", sched.Name, err)
+	if in.State.Pause == nil && mark != nil && (was == nil || was.Group != d.Group) {
+		in.State.Pause = mark
+	}
+	next := policy.First(&p.rules, p, in, s.dueOf(ctx, old))
+	if next.Next.IsZero() && len(next.State.Open) == 0 {
+		return false, invalid("Spec", "%v never fires after now", Spec{plan: d.Spec})
+	}
+	put := store.Put{
+		Name: name, Old: old, Definition: marshal(s.vault.lock(fresh, name)), Next: next.Next, Look: next.Look,
+		State: stateOf(next.State), Meta: marshal(versionMeta{At: now.UnixMilli(), Actor: s.actor(ctx), Why: why}), Group: d.Group,
+	}
+	for _, r := range next.Record {
+		put.Ledger = append(put.Ledger, lineOf(r, old.Generation))
+	}
+	if d.Calendar != "" { // before it is used, so that nobody drops it meanwhile
+		if err := s.store.NoteCalendarUse(ctx, d.Calendar, name); err != nil {
+			return false, err
 		}
-		if err == nil && s.vault.says(old.Definition, d, sched.Name) {
-			same = old.Definition
+	}
+	generation, done, err := s.store.PutSchedule(ctx, put)
+	if err == nil && done && mark == nil && d.Group != "" { // the group may have been paused meanwhile
+		if mark, err = s.groupMark(ctx, d.Group); err == nil && mark != nil && in.State.Pause == nil {
+			err = s.PauseSchedule(ctx, name, mark.Reason)
 		}
 	}
-	if first.IsZero() {
-		if same != nil {
-			return nil // it has fired its last tick before
-		}
-		return &Error{Op: "schedule", Job: sched.Name, Err: invalid("Spec", "%v never fires after now", sched.Spec)}
+	if err == nil && done {
+		s.log.Info("carillon: schedule stored", "schedule", name, "generation", generation, "spec", d.Spec.String(), "next", next.Next)
 	}
-	_, changed, err := s.store.PutSchedule(ctx, sched.Name, data, same, first)
-	if err == nil && changed {
-		s.log.Info("carillon: schedule stored", "schedule", sched.Name, "spec", sched.Spec.String(), "next", first)
+	return done, err
+}
+
+// dueOf tells where the plan of a stored schedule stands, if it can be used.
+func (s *Scheduler) dueOf(ctx context.Context, stored *store.Schedule) *policy.Due {
+	if stored == nil || stored.Parked != "" {
+		return nil
 	}
-	return opError("schedule", sched.Name, err)
+	p, err := s.programOf(ctx, stored)
+	if err != nil {
+		return nil
+	}
+	return &policy.Due{Plan: p, Next: stored.Next}
 }
 
 // Unschedule deletes a schedule. Jobs it has created stay. [ErrNotFound] means
@@ -270,189 +378,10 @@ func (s *Scheduler) Schedule(ctx context.Context, sched Schedule) error {
 func (s *Scheduler) Unschedule(ctx context.Context, name string) error {
 	err := validText("Name", name, maxScheduleBytes)
 	if err == nil {
+		s.stands.forswear(name)
 		err = s.store.DropSchedule(ctx, name)
 	}
 	return opError("unschedule", name, err)
-}
-
-// ScheduleInfo is what is known about a stored schedule.
-type ScheduleInfo struct {
-	Name       string
-	Spec       Spec
-	TimeZone   string
-	Job        Job
-	Misfire    Misfire
-	Overlap    Overlap
-	Generation int64     // counts the definitions the name has had
-	Next       time.Time // next tick; zero when there is none
-	Last       time.Time // last tick that was fired; zero when there is none
-	Problem    string    // why it does not fire, if its data cannot be used
-}
-
-// GetSchedule returns a stored schedule, or [ErrNotFound].
-func (s *Scheduler) GetSchedule(ctx context.Context, name string) (*ScheduleInfo, error) {
-	if err := validText("Name", name, maxScheduleBytes); err != nil {
-		return nil, opError("get schedule", name, err)
-	}
-	stored, err := s.store.GetSchedule(ctx, name)
-	if err != nil {
-		return nil, opError("get schedule", name, err)
-	}
-	info := &ScheduleInfo{
-		Name: name, Generation: stored.Generation, Next: stored.Next, Last: stored.Last, Problem: stored.Parked,
-	}
-	d, p, problem := s.vault.definition(stored)
-	if problem == nil {
-		info.Spec, info.TimeZone, info.Job, info.Misfire, info.Overlap = p.spec, d.TimeZone, d.Job.Job, d.Misfire, d.Overlap
-		info.Job.Args = d.Job.Args
-	} else {
-		info.Problem = problem.Error()
-	}
-	return info, nil
-}
-
-// Schedules returns the schedules that will fire.
-func (s *Scheduler) Schedules(ctx context.Context) ([]*ScheduleInfo, error) {
-	names, err := s.store.Schedules(ctx)
-	if err != nil {
-		return nil, opError("list schedules", "", err)
-	}
-	var out []*ScheduleInfo
-	for _, name := range names {
-		info, err := s.GetSchedule(ctx, name)
-		if errors.Is(err, ErrNotFound) {
-			continue // deleted meanwhile
-		}
-		if errors.Is(err, ErrDamaged) {
-			info, err = &ScheduleInfo{Name: name, Problem: err.Error()}, nil
-		}
-		if err != nil {
-			return out, err
-		}
-		out = append(out, info)
-	}
-	return out, nil
-}
-
-var errNewerSchedule = fmt.Errorf("schedule: %w", store.ErrNewer)
-
-// definition reads a stored schedule.
-func (v *vault) definition(stored *store.Schedule) (*definition, *planner, error) {
-	var version struct {
-		V int `json:"v"`
-	}
-	var d definition
-	err := json.Unmarshal(stored.Definition, &version)
-	if err == nil && version.V > definitionVersion {
-		return nil, nil, errNewerSchedule
-	}
-	if err == nil {
-		err = json.Unmarshal(stored.Definition, &d)
-	}
-	if err != nil || d.Version != definitionVersion {
-		return nil, nil, errors.New("the stored definition is damaged")
-	}
-	if err := v.unlock(&d, stored.Name); err != nil {
-		return nil, nil, err
-	}
-	spec := Spec{cron: d.Cron, every: time.Duration(d.EveryMS) * time.Millisecond}
-	for _, ms := range d.AtMS {
-		spec.at = append(spec.at, time.UnixMilli(ms))
-	}
-	p, errs := newPlanner(spec, d.TimeZone)
-	errs = append(errs, d.Job.validate()...)
-	if err := errors.Join(errs...); err != nil {
-		return nil, nil, fmt.Errorf("the stored definition cannot be used: %w", err)
-	}
-	return &d, p, nil
-}
-
-// fireBatch is how many schedules one round fires before it looks again.
-const fireBatch = 100
-
-// fire creates the jobs of all ticks that have come and returns the next tick
-// of the segment; zero when only schedules are left that others must fire.
-func (in *instance) fire(ctx context.Context, segment int, now time.Time) (time.Time, error) {
-	left := 0 // schedules that stay in their place
-	for {
-		due, err := in.store.DueSchedules(ctx, segment, left, fireBatch, now)
-		if err != nil {
-			return time.Time{}, err
-		}
-		for _, stored := range due {
-			moved, err := in.fireOne(ctx, stored, now)
-			if err != nil {
-				return time.Time{}, err
-			}
-			if !moved {
-				left++
-			}
-		}
-		if len(due) < fireBatch {
-			break
-		}
-	}
-	return in.store.NextTick(ctx, segment, now)
-}
-
-// fireOne fires one schedule, or takes it out of the plan when it cannot be
-// used. It reports false when the schedule stays where it was.
-func (in *instance) fireOne(ctx context.Context, stored *store.Schedule, now time.Time) (bool, error) {
-	if stored.Parked != "" {
-		return in.park(ctx, stored, errors.New(stored.Parked))
-	}
-	d, p, err := in.scheduler.vault.definition(stored)
-	switch {
-	case errors.Is(err, ErrDecrypt) && !errors.Is(err, ErrDamaged):
-		if in.warned.first("sealed schedule " + stored.Name) {
-			in.log.Warn("carillon: this instance cannot read a schedule and leaves it to others", "schedule", stored.Name, "error", err)
-		}
-		return false, nil
-	case errors.Is(err, store.ErrNewer):
-		if in.warned.first("newer schedule " + stored.Name) {
-			in.log.Warn("carillon: a schedule was stored by a newer release and is left to it", "schedule", stored.Name)
-		}
-		return false, nil
-	case err != nil:
-		return in.park(ctx, stored, err)
-	case stored.Next.IsZero():
-		return in.park(ctx, stored, errors.New("it is in the plan without a next tick"))
-	}
-	job := d.Job.Job
-	job.Args = d.Job.Args
-	spec, err := job.spec(maxPayload)
-	if err != nil {
-		return in.park(ctx, stored, err)
-	}
-	spec.Schedule, spec.Tick = stored.Name, stored.Next
-	sealed := in.scheduler.vault.take(spec)
-	following := p.next(stored.Next, later(now, stored.Next))
-	id, fired, err := in.store.Fire(ctx, stored, following, spec, sealed)
-	switch {
-	case errors.Is(err, ErrDamaged), errors.Is(err, ErrConflict):
-		if in.warned.lately("tick " + stored.Name) {
-			in.log.Error("carillon: the job of a tick could not be created", "schedule", stored.Name, "tick", stored.Next, "error", err)
-		}
-		return fired, nil
-	case err == nil && fired:
-		in.log.Debug("carillon: schedule fired", "schedule", stored.Name, "tick", stored.Next, "job", id)
-	}
-	return true, err
-}
-
-func (in *instance) park(ctx context.Context, stored *store.Schedule, reason error) (bool, error) {
-	parked, err := in.store.ParkSchedule(ctx, stored.Name, stored.Definition, reason.Error())
-	if parked && in.warned.first("schedule "+stored.Name) {
-		in.log.Error("carillon: a schedule cannot be used and was taken out of the plan", "schedule", stored.Name, "error", reason)
-	}
-	return parked, err
-}
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
 }
 
 func clipped(s string) string {

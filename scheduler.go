@@ -30,6 +30,7 @@ type Scheduler struct {
 	problems   []error // of registrations, reported again by Run
 	life       life
 	instance   *instance // while it runs
+	stands     stands
 	stopped    chan struct{}
 	stopErr    error
 }
@@ -74,6 +75,7 @@ func New(rdb redis.UniversalClient, config Config) (*Scheduler, error) {
 	return &Scheduler{
 		config: config, store: st, vault: vault, log: config.Logger,
 		handlers: make(map[string]registration), stopped: make(chan struct{}),
+		stands: stands{again: make(chan struct{}, 1)},
 	}, nil
 }
 

@@ -1,6 +1,7 @@
 package carillon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,7 +9,6 @@ import (
 	"math/rand/v2"
 	"runtime/debug"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,7 +27,6 @@ const backlogLimit = 4096
 // reader takes the jobs of one queue, as many as there are free slots.
 type reader struct {
 	instance *instance
-	queue    string
 	pool     *pool
 	source   *store.Reader
 	peers    int         // how many readers share the pool
@@ -122,13 +121,18 @@ func (r *reader) recover(ctx context.Context, err error, failures int) {
 	in := r.instance
 	r.doubt.Store(true)
 	if store.GroupGone(err) {
-		if err := in.rejoin(ctx); err == nil {
-			in.log.Error("carillon: the server had lost its streams, or somebody deleted them; they were made again", "queue", r.queue)
+		switch dead, err := in.rejoin(ctx); {
+		case err != nil:
+		case len(dead) > 0: // the streams of its own queue went with it; a heartbeat would tell later
+			in.log.Warn("carillon: the instance had been declared dead; it joined again", "segments", dead)
+			return
+		default:
+			in.log.Error("carillon: the server had lost its streams, or somebody deleted them; they were made again", "queue", shownQueue(r.source.Queue))
 			return
 		}
 	}
 	if !store.Interrupted(err) && in.warned.lately("reading") {
-		in.log.Warn("carillon: reading failed, trying again", "queue", r.queue, "error", err)
+		in.log.Warn("carillon: reading failed, trying again", "queue", shownQueue(r.source.Queue), "error", err)
 	}
 	pause(ctx, backoff(failures))
 }
@@ -167,12 +171,21 @@ func (in *instance) refuse(e *store.Entry) {
 	}
 }
 
+var errNoHandler = errors.New("it has no handler of that name")
+
 // declineLimit is the longest time after which a job without handler here is
 // offered again.
 const declineLimit = 15 * time.Second
 
-// decline leaves a job to instances that can run it, uncharged.
+// decline leaves a job to instances that can run it, uncharged. When it is for
+// this one alone, nobody can.
 func (in *instance) decline(e *store.Entry, reason error) {
+	if store.InstanceOf(e.Spec.Queue) != "" {
+		err := fmt.Errorf("instance %s, which alone may run %s, cannot: %w", in.id, e.Spec.Name, cmp.Or(reason, errNoHandler))
+		in.log.Error("carillon: job failed for good", "job", e.ID, "name", e.Spec.Name, "error", err)
+		in.settler.put(store.Settlement{Entry: e, Outcome: store.Fail, Error: err.Error()})
+		return
+	}
 	if in.warned.first("decline " + e.Spec.Name) {
 		in.log.Warn("carillon: this instance cannot run a job and leaves it to others", "name", e.Spec.Name, "queue", e.Spec.Queue, "error", reason)
 	}
@@ -214,6 +227,7 @@ func (in *instance) execute(e *store.Entry, p *pool) {
 		return
 	}
 
+	begun := time.Now()
 	ctx, cancel := context.WithCancelCause(in.jobs)
 	defer cancel(nil)
 	if limit := in.timeout(e.Spec, reg); limit > 0 {
@@ -228,7 +242,6 @@ func (in *instance) execute(e *store.Entry, p *pool) {
 		in.settle(ctx, e, x, reg, 0, cause)
 		return
 	}
-	begun := time.Now()
 	returned := false
 	defer func() {
 		// Also reached by runtime.Goexit in the handler.
@@ -254,9 +267,9 @@ func (in *instance) execute(e *store.Entry, p *pool) {
 func (in *instance) execution(e *store.Entry, p payload) *Execution {
 	s := e.Spec
 	return &Execution{
-		ID: e.ID, Name: s.Name, Queue: s.Queue, Args: slices.Clone(p.Args), Headers: maps.Clone(p.Headers), Tags: slices.Clone(s.Tags),
+		ID: e.ID, Name: s.Name, Queue: shownQueue(s.Queue), Args: slices.Clone(p.Args), Headers: maps.Clone(p.Headers), Tags: slices.Clone(s.Tags),
 		Attempt: e.Attempt, Failures: e.Failures, Losses: e.Losses, Token: e.Token, MutexToken: e.Mutex,
-		Schedule: s.Schedule, Tick: s.Tick,
+		Schedule: s.Schedule, Tick: s.Tick, Shard: Shard(s.Shard),
 		Logger: in.log.With("job", e.ID, "name", s.Name, "attempt", e.Attempt),
 		entry:  e, scheduler: in.scheduler,
 	}
@@ -364,121 +377,6 @@ func (in *instance) delay(policy *Retry, failures int, err error) (d time.Durati
 		}
 	}()
 	return policy.delay(failures, err)
-}
-
-// pool is the slots of one queue in this instance.
-type pool struct {
-	mu       sync.Mutex
-	open     int
-	reserved int // by reads under way; most of them come back at once
-	paused   bool
-	change   chan struct{} // closed and replaced when a slot is freed or the pause ends
-}
-
-func newPool(slots int) *pool { return &pool{open: slots, change: make(chan struct{})} }
-
-// ready waits until there is a free slot and the queue is not paused. It
-// reports false when ctx ends.
-func (p *pool) ready(ctx context.Context) bool {
-	for {
-		p.mu.Lock()
-		ok, change := p.open > 0 && !p.paused, p.change
-		p.mu.Unlock()
-		if ctx.Err() != nil {
-			return false
-		}
-		if ok {
-			return true
-		}
-		select {
-		case <-change:
-		case <-ctx.Done():
-		}
-	}
-}
-
-func (p *pool) free() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.paused {
-		return 0
-	}
-	return p.open
-}
-
-// reserve takes up to n slots for a read and returns how many it got.
-func (p *pool) reserve(n int) int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.paused {
-		return 0
-	}
-	return p.book(n)
-}
-
-// claim is reserve for entries that were delivered already. What other readers
-// have reserved and may not need is worth the wait.
-func (p *pool) claim(ctx context.Context, n int) int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for !p.paused && p.open < n && p.reserved > 0 && ctx.Err() == nil {
-		change := p.change
-		p.mu.Unlock()
-		select {
-		case <-change:
-		case <-ctx.Done():
-		}
-		p.mu.Lock()
-	}
-	if p.paused {
-		return 0
-	}
-	return p.book(n)
-}
-
-// book is called with mu held.
-func (p *pool) book(n int) int {
-	n = min(n, p.open)
-	p.open -= n
-	p.reserved += n
-	return n
-}
-
-// restore ends a reservation of n slots, of which some were not used.
-func (p *pool) restore(n, unused int) {
-	if n == 0 {
-		return
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.reserved -= n
-	p.open += unused
-	p.wake()
-}
-
-// give frees the slot of an attempt.
-func (p *pool) give() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.open++
-	if p.open == 1 || p.reserved > 0 {
-		p.wake()
-	}
-}
-
-func (p *pool) pause(paused bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.paused && !paused {
-		p.wake()
-	}
-	p.paused = paused
-}
-
-// wake is called with mu held.
-func (p *pool) wake() {
-	close(p.change)
-	p.change = make(chan struct{})
 }
 
 // pause waits for d or until ctx ends.

@@ -319,7 +319,7 @@ func TestSuspectsTakeTurns(t *testing.T) {
 		}}, lease(time.Second))
 		var ids []string
 		for range jobs {
-			id := submit(t, s, carillon.Job{Name: "long", Delay: 200 * time.Millisecond})
+			id := submit(t, s, carillon.Job{Name: "long", Delay: time.Second})
 			require.NoError(t, p.rdb.HSet(t.Context(), keyLike(t, p.rdb, p.namespace, ":j:"+id), "l", 2).Err())
 			ids = append(ids, id)
 		}
