@@ -36,7 +36,7 @@ func (c *crew) worker(edit ...func(*workerArgs)) *proctest.Process {
 	c.t.Helper()
 	args := workerArgs{
 		Addr: c.server.Addr(), Namespace: c.namespace, Ledger: c.dir,
-		Lease: c.lease, Concurrency: 16, ShutdownTimeout: 5 * time.Second,
+		Segments: c.segments, Lease: c.lease, Concurrency: 16, ShutdownTimeout: 5 * time.Second,
 	}
 	for _, f := range edit {
 		f(&args)

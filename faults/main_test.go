@@ -19,6 +19,9 @@ import (
 // tally is what all tests of this run found.
 var tally verify.Tally
 
+// tables are what tests have to show beside.
+var tables transcript
+
 // full tells whether the long variants run.
 var full = os.Getenv("FAULTS") == "full"
 
@@ -62,10 +65,11 @@ type summed struct{ tests goleak.TestingM }
 func (s summed) Run() int {
 	fmt.Printf("FAULTS_SEED=%d\n", seed)
 	code := s.tests.Run()
-	fmt.Println(tally.String())
+	summary := tables.String() + tally.String()
+	fmt.Println(summary)
 	// `make test` shows it, because go test hides what a package that passed printed.
 	if file := os.Getenv("FAULTS_SUMMARY"); file != "" {
-		if err := os.WriteFile(file, []byte(tally.String()+"\n"), 0o600); err != nil {
+		if err := os.WriteFile(file, []byte(summary+"\n"), 0o600); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}

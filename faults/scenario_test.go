@@ -27,6 +27,7 @@ type notes interface {
 type scenario struct {
 	name     string
 	segments int
+	some     int // in the quick tier one in so many commands is broken, others with another seed; 0: each
 	handlers func(p *play) handlers
 	// act drives the instance. It goes on until everything it asked for has
 	// happened, and repeats what may not have been done.
@@ -38,7 +39,7 @@ type scenario struct {
 	check func(w *world) []string
 }
 
-var scenarios = map[string]*scenario{life.name: life, fire.name: fire, handOver.name: handOver}
+var scenarios = map[string]*scenario{life.name: life, fire.name: fire, handOver.name: handOver, policies.name: policies}
 
 // play is one performance of a scenario.
 type play struct {

@@ -20,7 +20,7 @@ import (
 // fields of tag, length and bytes, beginning with the name.
 var (
 	today    = "\x01\x01\x05newer"
-	tomorrow = "\x02\x01\x05newer"
+	tomorrow = "\x03\x01\x05newer"
 	plain    = "\x01\x01\x05extra"
 	extra    = "\x01\x78\x03abc\x01\x05extra" // a field with tag 120
 )

@@ -33,12 +33,15 @@ type workerArgs struct {
 	Addr, Namespace string
 	Ledger          string // directory
 	Register        string // address, for the jobs that write there
+	Segments        int
 	Lease           time.Duration
 	Concurrency     int
 	ShutdownTimeout time.Duration
 	Skew            time.Duration // of its wall clock
 	Think           time.Duration // between reading and writing a register
 	Lock            bool          // whoever counts takes a Lock as well
+	Freeze          int           // it freezes for a while before each n-th step of schedules; 0: never
+	Patience        time.Duration // for a reply; 0: that of go-redis
 }
 
 // runWorker is a worker process: an instance with the handlers of [clerk]. On
@@ -61,12 +64,15 @@ func runWorker(args workerArgs) error {
 			return err
 		}
 	}
-	rdb := redis.NewClient(&redis.Options{Addr: args.Addr})
-	knobs.Hook(rdb, &c.assassin)
+	rdb := redis.NewClient(&redis.Options{Addr: args.Addr, ReadTimeout: args.Patience, DialTimeout: args.Patience})
+	late := &latecomer{hold: c.freeze, told: c.cameLate}
+	knobs.Hook(rdb, &c.assassin, late)
+	keep := carillon.Keep{Count: 10_000_000}
 	config := carillon.Config{
-		Namespace: args.Namespace, LeaseTTL: args.Lease, Concurrency: args.Concurrency, ShutdownTimeout: args.ShutdownTimeout,
-		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
-		Retry:  carillon.Retry{MaxAttempts: 100, Delays: []time.Duration{20 * time.Millisecond}},
+		Namespace: args.Namespace, Segments: args.Segments, LeaseTTL: args.Lease, Concurrency: args.Concurrency, ShutdownTimeout: args.ShutdownTimeout,
+		Logger:    slog.New(slog.NewTextHandler(os.Stderr, nil)),
+		Retry:     carillon.Retry{MaxAttempts: 100, Delays: []time.Duration{20 * time.Millisecond}},
+		Retention: carillon.Retention{Succeeded: keep, Failed: keep, Cancelled: keep, Expired: keep},
 	}
 	if c.scheduler, err = carillon.New(rdb, config); err != nil {
 		return err
@@ -104,6 +110,7 @@ type clerk struct {
 	register  *verify.RegisterClient
 	scheduler *carillon.Scheduler
 	assassin  assassin
+	steps     steps
 }
 
 func (c *clerk) add(x *carillon.Execution, event, note string) {
@@ -159,6 +166,7 @@ func (c *clerk) handlers() handlers {
 		"effect":     c.effect,
 		"spawn":      c.spawn,
 		"count":      c.count,
+		"follow":     follow,
 	}
 }
 
