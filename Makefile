@@ -6,6 +6,9 @@ TEST := go test -race ./...
 GOLANGCI_LINT_VERSION := v2.15.0
 GOLANGCI_LINT := $(or $(shell go env GOBIN),$(shell go env GOPATH)/bin)/golangci-lint
 
+# Modules of their own, which ./... does not reach.
+MODULES := icalendar difftest
+
 FUZZTIME ?= 10s
 BENCH ?= .
 
@@ -22,11 +25,16 @@ FAULTS_SUMMARY := $(CURDIR)/.faults-summary
 test: ## all tests with the race detector
 	FAULTS_SUMMARY=$(FAULTS_SUMMARY) $(TEST)
 	@cat $(FAULTS_SUMMARY)
+	$(foreach module,$(MODULES),go test -C $(module) -short ./... &&) true
 
 .PHONY: quick
 quick: ## all tests, without the race detector
 	FAULTS_SUMMARY=$(FAULTS_SUMMARY) go test ./...
 	@cat $(FAULTS_SUMMARY)
+
+.PHONY: difftest
+difftest: ## schedules against other implementations, a million cases; DIFFTEST_SEED=n repeats a run
+	go test -C difftest -count=1 -timeout 20m -v ./...
 
 .PHONY: faults
 faults: ## every fault test, the long ones too; FAULTS_SEED=n repeats a run
@@ -39,19 +47,20 @@ lint: lint-tool ## gofmt, go vet, golangci-lint
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "not formatted by gofmt:"; echo "$$unformatted"; exit 1; }
 	go vet ./...
 	$(GOLANGCI_LINT) run
+	$(foreach module,$(MODULES),(cd $(module) && go vet ./... && $(GOLANGCI_LINT) run) &&) true
 
 .PHONY: cover
 cover: ## coverage over all packages, in cover.out
 	go test -coverpkg=./... -coverprofile=cover.out ./...
 	@go tool cover -func=cover.out | tail -n 1
 
-# Go fuzzes one target at a time. bench is a module of its own.
+# Go fuzzes one target at a time.
 .PHONY: fuzz
 fuzz: ## fuzz every target for FUZZTIME (10s)
 	@grep -rHoE --include='*_test.go' --exclude-dir=bench '^func Fuzz[A-Za-z0-9_]*' . | \
 	while IFS=: read -r file func; do \
 		name=$${func#func }; echo "$$name in $$(dirname "$$file")"; \
-		go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x "$$(dirname "$$file")" </dev/null || exit 1; \
+		go test -C "$$(dirname "$$file")" -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 20x . </dev/null || exit 1; \
 	done
 
 .PHONY: mutants
@@ -69,6 +78,10 @@ examples: ## run the quick start
 .PHONY: digest-proof
 digest-proof: ## digest Go's source with three workers, one of them killed
 	DIGEST_PROOF=full go test -count=1 -run TestProof -v ./examples/digest
+
+.PHONY: crontab-proof
+crontab-proof: ## a minute-by-minute crontab on three instances, one of them killed: seven minutes
+	CRONTAB_PROOF=full go test -count=1 -timeout 20m -run TestProof -v ./examples/crontab
 
 .PHONY: ci
 ci: ## everything that has to pass before a merge
