@@ -23,7 +23,7 @@ import (
 // taken for dead, and no mutex is given up, for the lease has a margin.
 func TestC6_SlowNetwork(t *testing.T) {
 	t.Parallel()
-	lease, jitter := 3*time.Second, faultnet.Faults{Latency: 20 * time.Millisecond, Jitter: 180 * time.Millisecond}
+	lease, jitter := 6*time.Second, faultnet.Faults{Latency: 20 * time.Millisecond, Jitter: 180 * time.Millisecond}
 	if full {
 		lease, jitter = 15*time.Second, faultnet.Faults{Latency: 200 * time.Millisecond, Jitter: 1800 * time.Millisecond}
 	}
