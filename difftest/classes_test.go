@@ -113,7 +113,7 @@ var wordClasses = []class{
 	{
 		"go-quartz", "leaves out selected days at the beginning of a month", "They are selected.",
 		func(d difference) bool {
-			return d.later() && !d.near() && d.ours.Month() != d.after.Month() && d.ours.Day() < 8
+			return d.later() && !d.near() && d.ours.Day() <= 7 && d.ours.Sub(d.after) >= time.Hour
 		},
 	},
 	{
@@ -148,12 +148,18 @@ var wordClasses = []class{
 
 var clockClasses = []class{
 	{
-		"cronexpr", "never returns when a month begins in a gap, a day is skipped, or the clock is set back to the day before", "There is a tick.",
+		"cronexpr", "never returns when a month begins in a gap, a day is skipped, or more than the hour after midnight is repeated", "There is a tick.",
 		func(d difference) bool { return errors.Is(d.err, errHangs) },
 	},
 	{
 		"cronexpr", "fires at times that are not selected where the clock skips or repeats midnight", wallBug,
 		func(d difference) bool { return d.near() && d.err == nil && d.shape(d.theirs) >= gapEnd },
+	},
+	{
+		"cronexpr", "answers an instant before the one it was asked after", "The next tick is a later one.",
+		func(d difference) bool {
+			return d.near() && d.err == nil && !d.theirs.IsZero() && !d.theirs.After(d.after)
+		},
 	},
 	{
 		"cronexpr", "leaves out selected times next to a change of less than an hour, or at midnight",
@@ -171,10 +177,8 @@ var clockClasses = []class{
 		func(d difference) bool { return d.err == nil && !d.theirs.After(d.after) && !d.theirs.IsZero() },
 	},
 	{
-		"gronx", "takes a month that begins in a gap for one of a day", "It has as many days as others, so L, nW and nL are where they always are.",
-		func(d difference) bool {
-			return d.expr.has(func(_ int, i item) bool { return i.kind >= last }) && (beginsInGap(d.ours) || beginsInGap(d.theirs))
-		},
+		"gronx", "miscounts the days of a month in which the clock skips midnight", "It has as many days as others, so L, nW and nL are where they always are.",
+		func(d difference) bool { return d.specialDays() && d.monthSkipsMidnight() },
 	},
 	{
 		"gronx", "goes astray where the clock skips midnight", wallBug,
@@ -240,6 +244,10 @@ var clockClasses = []class{
 		func(d difference) bool { return zone.Offset(d.after)%60 != 0 },
 	},
 	{
+		"go-cron", "miscounts the days of a month in which the clock skips midnight", "It has as many days as others, so L and L-n are where they always are.",
+		func(d difference) bool { return d.specialDays() && d.monthSkipsMidnight() },
+	},
+	{
 		"go-cron", "goes astray where the clock skips midnight", wallBug,
 		func(d difference) bool { return d.near() || d.midnight() },
 	},
@@ -299,13 +307,22 @@ func (d difference) midnight() bool {
 	})
 }
 
-// beginsInGap tells whether the month of t begins with a skipped midnight.
-func beginsInGap(t time.Time) bool {
-	if t.IsZero() {
+// specialDays tells whether the expression has L, W or #.
+func (d difference) specialDays() bool {
+	return d.expr.has(func(_ int, i item) bool { return i.kind >= last })
+}
+
+// monthSkipsMidnight tells whether midnight is skipped on a day of the month of one of the answers.
+func (d difference) monthSkipsMidnight() bool {
+	return slices.ContainsFunc([]time.Time{d.ours, d.theirs}, func(t time.Time) bool {
+		date := time.Date(t.Year(), t.Month(), 1, 0, 0, 0, 0, time.UTC)
+		for ; !t.IsZero() && date.Month() == t.Month(); date = date.AddDate(0, 0, 1) {
+			if len(look(date, t.Location()).instants(date, wallClock)) == 0 {
+				return true
+			}
+		}
 		return false
-	}
-	first := time.Date(t.Year(), t.Month(), 1, 0, 0, 0, 0, time.UTC)
-	return len(look(first, t.Location()).instants(first, wallClock)) == 0
+	})
 }
 
 // shape is what an answer is by the clock.

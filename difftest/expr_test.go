@@ -248,6 +248,7 @@ func (f field) selectsWeekday(date time.Time) bool {
 	})
 }
 
+// lastDay takes a date in UTC.
 func lastDay(date time.Time) int { return date.AddDate(0, 1, -date.Day()).Day() }
 
 // drawExpr draws an expression that a user may write, and that Carillon understands.

@@ -118,13 +118,14 @@ func skipsDay(d difference) bool {
 	return d.onTheWay(d.after, func(_ time.Time, gap int64) bool { return gap > 12*3600 })
 }
 
-// losesMidnight tells whether the zone skips the midnight with which a month begins, or a whole day, or is set back from
-// one day to the one before, on the way to our answer.
+// losesMidnight tells whether the zone skips the midnight with which a month begins, or a whole day, or repeats a midnight
+// with more than the hour after it, from two days before to our answer.
 func losesMidnight(d difference) bool {
-	return d.onTheWay(d.after, func(at time.Time, forward int64) bool {
-		into := int64(at.Hour()*3600 + at.Minute()*60 + at.Second())
-		return at.Day() == 1 && 0 < into && into <= forward || forward > 12*3600 ||
-			forward < 0 && at.Add(-time.Second).Day() != at.Day()
+	return d.onTheWay(d.after.Add(-48*time.Hour), func(at time.Time, forward int64) bool {
+		const hour, day = 3600, 24 * 3600
+		into := int64(at.Hour()*hour + at.Minute()*60 + at.Second())
+		return at.Day() == 1 && 0 < into && into <= forward || forward > day/2 ||
+			into-forward > day || into == 0 && forward < -hour
 	})
 }
 
