@@ -183,7 +183,7 @@ var acts = []act{
 			_, err := s.Cancel(s.ctx, id, "no more")
 			s.ok(err)
 		}
-		pulse, errs := s.Heartbeat(s.ctx, "worker", time.Minute, []string{DefaultQueue}, 1, nil)
+		pulse, errs := s.Heartbeat(s.ctx, "worker", time.Minute, []string{DefaultQueue}, 1, nil, "")
 		s.ok(Distinct(errs))
 		assert.Equal(s.t, []string{"running"}, pulse.Cancelled)
 		assert.True(s.t, pulse.Missed)
@@ -301,7 +301,7 @@ var acts = []act{
 		s.ok(s.Pause(s.ctx, "mail", true))
 		s.ok(s.Pause(s.ctx, DefaultQueue, true))
 		s.ok(s.Pause(s.ctx, DefaultQueue, false))
-		pulse, errs := w.Heartbeat(s.ctx, "worker", time.Minute, []string{DefaultQueue}, 0, nil)
+		pulse, errs := w.Heartbeat(s.ctx, "worker", time.Minute, []string{DefaultQueue}, 0, nil, "")
 		s.ok(Distinct(errs))
 		assert.Equal(s.t, []string{"mail"}, pulse.Paused)
 		assert.Equal(s.t, []string{"worker"}, pulse.Live)
@@ -309,7 +309,7 @@ var acts = []act{
 		s.ok(err)
 		assert.Len(s.t, all, 1)
 		s.ok(w.Leave(s.ctx, "worker", []string{DefaultQueue}))
-		pulse, errs = w.Heartbeat(s.ctx, "worker", time.Minute, []string{DefaultQueue}, 0, nil)
+		pulse, errs = w.Heartbeat(s.ctx, "worker", time.Minute, []string{DefaultQueue}, 0, nil, "")
 		s.ok(Distinct(errs))
 		assert.Equal(s.t, []int{0}, pulse.Dead)
 	}},
@@ -379,7 +379,7 @@ var acts = []act{
 		_, err := s.ParkSchedule(s.ctx, "parked", []byte("the same"), "because")
 		s.ok(err)
 		s.once(s.DropSchedule(s.ctx, "dropped"), ErrNotFound)
-		due, err := s.DueSchedules(s.ctx, 0, 0, 10, time.Now())
+		due, err := readDue(s.ctx, s.Store, 0, 0, 10)
 		s.ok(err)
 		require.Len(s.t, due, 2)
 		for _, d := range due {
@@ -461,7 +461,7 @@ var acts = []act{
 		s.ok(err)
 		home := s.scheduleSegment("relays")
 		require.NotEqual(s.t, home, hashSegment("door", 5))
-		due, err := s.DueSchedules(s.ctx, home, 0, 10, time.Now())
+		due, err := readDue(s.ctx, s.Store, home, 0, 10)
 		s.ok(err)
 		id, _, err := fire(s.ctx, s.Store, due[0], time.Time{}, job(mutexed))
 		s.ok(err)
@@ -487,7 +487,7 @@ func playedBy(t *testing.T, rdb, client redis.UniversalClient, hooks []any, twic
 			s := open(t, client, Options{Namespace: ns, Segments: a.segments})
 			a.play(&stage{Store: s, t: t, ctx: t.Context(), rdb: rdb, twice: twice})
 			if _, single := rdb.(*redis.Client); single {
-				left[a.name] = dump(t, rdb, ns)
+				left[a.name] = dump(t, rdb, s)
 			}
 		})
 	}

@@ -165,7 +165,7 @@ func (a *Audit) walk(ctx context.Context, stream, from string, report func(strin
 		if held[m.ID] {
 			continue
 		}
-		e := decodeEntry(a.segment, stream, m.ID, textMap(m.Values))
+		e := decodeEntry(a.segment, stream, m.ID, text(m.Values[entryField]))
 		if e.ID != "" {
 			lost = append(lost, stranded{e.ID, m.ID, stream})
 			continue
@@ -259,7 +259,7 @@ func (a *Audit) dispatch(ctx context.Context, jobs []stranded, report func(strin
 		cmds := make([]*redis.SliceCmd, len(jobs))
 		_, err := rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 			for i, j := range jobs {
-				cmds[i] = p.HMGet(ctx, k.record(j.id), "p", "j")
+				cmds[i] = p.HMGet(ctx, k.record(j.id), append([]string{"p"}, specFields...)...)
 			}
 			return nil
 		})
@@ -276,8 +276,8 @@ func (a *Audit) dispatch(ctx context.Context, jobs []stranded, report func(strin
 		record := texts(records[i].Val())
 		e := &Entry{ID: j.id, Segment: a.segment, entry: j.entry, stream: j.stream}
 		switch {
-		case len(record) == 2 && record[0] == "q"+j.entry:
-			e.setSpec([]byte(record[1]))
+		case len(record) == 3 && record[0] == "q"+j.entry:
+			e.setSpec(joined(record[1], record[2]))
 		case j.stream == "":
 			continue // it has moved on
 		default:

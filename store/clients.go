@@ -18,6 +18,11 @@ func (s *Store) client() (redis.UniversalClient, error) { return s.made(&s.rdb, 
 // them a dying connection holds up.
 const urgentConns = 3
 
+// boundless is the size of a pool in which nobody is to wait for a connection. Package
+// embedded has such pools, and all that are made from them have to be: those who
+// wait share timers, which in testing/synctest belong to one bubble.
+const boundless = 1000
+
 // clientOf is client for a script. Handlers and callers can keep all connections
 // of a small pool busy; heartbeats, outcomes and leases must not stand in line with them.
 func (s *Store) clientOf(c *script) (redis.UniversalClient, error) {
@@ -40,7 +45,8 @@ func (s *Store) made(rdb *redis.UniversalClient, pool int) (redis.UniversalClien
 	return *rdb, nil
 }
 
-// dial makes a client from the source's options; pool 0 keeps its pool size.
+// dial makes a client from the source's options; pool 0 keeps its pool size, and so
+// does one that is boundless.
 func (s *Store) dial(pool int) redis.UniversalClient {
 	var rdb redis.UniversalClient
 	quiet := &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
@@ -52,7 +58,7 @@ func (s *Store) dial(pool int) redis.UniversalClient {
 		o.MaintNotificationsConfig, o.PushNotificationProcessor = quiet, nil
 		o.MinIdleConns = 0
 		o.ReadTimeout, o.WriteTimeout = keepOff(o.ReadTimeout), keepOff(o.WriteTimeout)
-		if pool > 0 {
+		if pool > 0 && o.PoolSize < boundless {
 			o.PoolSize, o.MaxActiveConns = pool, 0
 		}
 		rdb = redis.NewClient(&o)

@@ -180,35 +180,59 @@ func encodeRetry(r *RetrySpec) []byte {
 	return b.buf
 }
 
+// specFields are the fields of a record that hold its spec. One of 65 to 128 bytes is cut in
+// two, for Redis keeps a small hash in one compact block only while no value is longer than 64.
+var specFields = []string{"j", "j1"}
+
+const specPart = 64
+
+// joined puts the spec in specFields together, as lib/dispatch does.
+func joined(j, j1 string) string {
+	if len(j) == specPart {
+		return j + j1
+	}
+	return j
+}
+
 // decodeSpec reads what [encodeSpec] of this or any later compatible version
 // wrote. Damaged bytes give an error, never a panic. A version that this code
 // must not run gives [ErrNewer] along with what can be read of the spec.
-func decodeSpec(data []byte) (*Spec, error) {
-	if len(data) == 0 {
-		return nil, fmt.Errorf("decode job: %w", errTruncated)
+func decodeSpec(data string) (*Spec, error) {
+	s := &Spec{}
+	err := s.decode(data)
+	if err != nil && !errors.Is(err, ErrNewer) {
+		return nil, err
 	}
-	s := &Spec{Queue: DefaultQueue, Priority: DefaultPriority}
-	err := eachField(data[1:], func(tag uint64, v []byte) error {
+	return s, err
+}
+
+// decode is decodeSpec into an empty spec.
+func (s *Spec) decode(data string) error {
+	if data == "" {
+		return fmt.Errorf("decode job: %w", errTruncated)
+	}
+	s.Queue, s.Priority = DefaultQueue, DefaultPriority
+	err := eachField(data[1:], func(tag uint64, v string) error {
 		switch tag {
 		case tagName:
-			s.Name = string(v)
+			s.Name = v
 		case tagArgs:
-			s.Args = v
+			s.Args = []byte(v)
 		case tagQueue:
-			s.Queue = string(v)
+			s.Queue = v
 		case tagPriority:
 			if len(v) != 1 || !slices.Contains(priorities, v[0]) {
 				return fmt.Errorf("unknown priority %q", v)
 			}
 			s.Priority = v[0]
 		case tagUnique:
-			s.Unique = string(v)
+			s.Unique = v
 		case tagMutex:
-			s.Mutex = string(v)
+			s.Mutex = v
 		case tagTag:
-			s.Tags = append(s.Tags, string(v))
+			s.Tags = append(s.Tags, v)
 		case tagSchedule:
-			s.Schedule = string(v)
+			s.Schedule = v
 		case tagRetry:
 			r, err := decodeRetry(v)
 			s.Retry = r
@@ -218,7 +242,7 @@ func decodeSpec(data []byte) (*Spec, error) {
 		case tagShard:
 			return s.Shard.decode(v)
 		case tagThen:
-			s.Then = append(s.Then, string(v))
+			s.Then = append(s.Then, v)
 		case tagRunAt:
 			return readTime(v, &s.RunAt)
 		case tagExpiresAt:
@@ -240,22 +264,22 @@ func decodeSpec(data []byte) (*Spec, error) {
 		err = errors.New("no name or no queue")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("decode job: %w", err)
+		return fmt.Errorf("decode job: %w", err)
 	}
 	if data[0] < plainVersion || data[0] > specVersion {
-		return s, fmt.Errorf("decode job: format %d: %w", data[0], ErrNewer)
+		return fmt.Errorf("decode job: format %d: %w", data[0], ErrNewer)
 	}
-	return s, nil
+	return nil
 }
 
-func (s *Spec) decodeHeader(v []byte) error {
+func (s *Spec) decodeHeader(v string) error {
 	var key, value string
-	err := eachField(v, func(tag uint64, v []byte) error {
+	err := eachField(v, func(tag uint64, v string) error {
 		switch tag {
 		case 1:
-			key = string(v)
+			key = v
 		case 2:
-			value = string(v)
+			value = v
 		}
 		return nil
 	})
@@ -266,8 +290,8 @@ func (s *Spec) decodeHeader(v []byte) error {
 	return err
 }
 
-func (s *Shard) decode(data []byte) error {
-	err := eachField(data, func(tag uint64, v []byte) error {
+func (s *Shard) decode(data string) error {
+	err := eachField(data, func(tag uint64, v string) error {
 		switch tag {
 		case tagIndex, tagTotal:
 			n, err := readNum(v)
@@ -278,7 +302,7 @@ func (s *Shard) decode(data []byte) error {
 			}
 			return err
 		case tagParam:
-			s.Param = string(v)
+			s.Param = v
 		}
 		return nil
 	})
@@ -288,9 +312,9 @@ func (s *Shard) decode(data []byte) error {
 	return err
 }
 
-func decodeRetry(data []byte) (*RetrySpec, error) {
+func decodeRetry(data string) (*RetrySpec, error) {
 	r := &RetrySpec{}
-	err := eachField(data, func(tag uint64, v []byte) error {
+	err := eachField(data, func(tag uint64, v string) error {
 		switch tag {
 		case tagDelayOf:
 			var d time.Duration
@@ -306,7 +330,7 @@ func decodeRetry(data []byte) (*RetrySpec, error) {
 			if len(v) != 8 {
 				return errTruncated
 			}
-			r.Factor = math.Float64frombits(binary.BigEndian.Uint64(v))
+			r.Factor = math.Float64frombits(binary.BigEndian.Uint64([]byte(v)))
 		case tagMaxAttempts, tagNoJitter:
 			n, err := readNum(v)
 			if tag == tagMaxAttempts {
@@ -350,19 +374,19 @@ func (f *fields) time(tag uint64, t time.Time) {
 	}
 }
 
-func eachField(data []byte, visit func(tag uint64, v []byte) error) error {
+func eachField(data string, visit func(tag uint64, v string) error) error {
 	for len(data) > 0 {
-		tag, n := binary.Uvarint(data)
+		tag, n := uvarint(data)
 		if n <= 0 {
 			return errTruncated
 		}
 		data = data[n:]
-		size, n := binary.Uvarint(data)
+		size, n := uvarint(data)
 		if n <= 0 || size > uint64(len(data[n:])) {
 			return errTruncated
 		}
 		data = data[n:]
-		if err := visit(tag, data[:size:size]); err != nil {
+		if err := visit(tag, data[:size]); err != nil {
 			return err
 		}
 		data = data[size:]
@@ -370,21 +394,30 @@ func eachField(data []byte, visit func(tag uint64, v []byte) error) error {
 	return nil
 }
 
-func readNum(v []byte) (int64, error) {
-	n, size := binary.Varint(v)
+// uvarint is binary.Uvarint of a string.
+func uvarint(data string) (uint64, int) {
+	if data != "" && data[0] < 0x80 {
+		return uint64(data[0]), 1
+	}
+	var head [binary.MaxVarintLen64]byte
+	return binary.Uvarint(head[:copy(head[:], data)])
+}
+
+func readNum(v string) (int64, error) {
+	n, size := binary.Varint([]byte(v))
 	if size <= 0 {
 		return 0, errTruncated
 	}
 	return n, nil
 }
 
-func readDur(v []byte, d *time.Duration) error {
+func readDur(v string, d *time.Duration) error {
 	n, err := readNum(v)
 	*d = time.Duration(n)
 	return err
 }
 
-func readTime(v []byte, t *time.Time) error {
+func readTime(v string, t *time.Time) error {
 	n, err := readNum(v)
 	*t = time.UnixMilli(n)
 	return err

@@ -77,7 +77,7 @@ func TestSpecRoundTrip(t *testing.T) {
 	for range 2000 {
 		want := randomSpec(r)
 		data := encodeSpec(want)
-		got, err := decodeSpec(data)
+		got, err := decodeSpec(string(data))
 		require.NoError(t, err)
 		require.Equal(t, want, got)
 		require.Equal(t, data, encodeSpec(got), "equal specs give equal bytes")
@@ -128,7 +128,7 @@ func TestUnknownTagsAreSkipped(t *testing.T) {
 	data.bytes(99, []byte("from the future"))
 	data.bytes(1<<40, bytes.Repeat([]byte{0xff}, 1000))
 	data.bytes(100, nil)
-	got, err := decodeSpec(data.buf)
+	got, err := decodeSpec(string(data.buf))
 	require.NoError(t, err)
 	assert.Equal(t, spec, got)
 
@@ -141,7 +141,7 @@ func TestUnknownTagsAreSkipped(t *testing.T) {
 	data = fields{encodeSpec(job())}
 	data.bytes(tagRetry, retry.buf)
 	data.bytes(tagHeader, header.buf)
-	got, err = decodeSpec(data.buf)
+	got, err = decodeSpec(string(data.buf))
 	require.NoError(t, err)
 	assert.Equal(t, spec, got, "in nested fields too")
 }
@@ -150,7 +150,7 @@ func TestANewerVersionIsReadable(t *testing.T) {
 	spec := job(func(s *Spec) { s.Queue = "mail" })
 	data := encodeSpec(spec)
 	data[0] = specVersion + 1
-	got, err := decodeSpec(data)
+	got, err := decodeSpec(string(data))
 	require.ErrorIs(t, err, ErrNewer)
 	assert.Equal(t, spec, got, "so that it can be listed, and given to others")
 }
@@ -167,13 +167,13 @@ func TestDamagedSpecsNeverPanic(t *testing.T) {
 	for range 50 {
 		data := encodeSpec(randomSpec(r))
 		for n := range data {
-			if s, err := decodeSpec(data[:n]); err == nil {
+			if s, err := decodeSpec(string(data[:n])); err == nil {
 				assert.NotEmpty(t, s.Name, "cut at a field's end, it must still be a job")
 				assert.NotEmpty(t, s.Queue)
 			}
 			flipped := bytes.Clone(data)
 			flipped[n] ^= byte(1 + r.IntN(255))
-			_, _ = decodeSpec(flipped)
+			_, _ = decodeSpec(string(flipped))
 		}
 	}
 }
@@ -192,7 +192,7 @@ func TestWhatIsNoSpec(t *testing.T) {
 		"a shard below the first": append(encodeSpec(job()), tagShard, 6, tagIndex, 1, 1, tagTotal, 1, 4),
 		"an empty queue":          append(encodeSpec(job()), tagQueue, 0),
 	} {
-		_, err := decodeSpec(data)
+		_, err := decodeSpec(string(data))
 		assert.Error(t, err, name)
 		assert.NotErrorIs(t, err, ErrNewer, name)
 	}
@@ -206,11 +206,11 @@ func FuzzSpec(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte{specVersion + 1})
 	f.Fuzz(func(t *testing.T, data []byte) {
-		s, err := decodeSpec(data)
+		s, err := decodeSpec(string(data))
 		if err != nil {
 			return
 		}
-		again, err := decodeSpec(encodeSpec(s))
+		again, err := decodeSpec(string(encodeSpec(s)))
 		if err != nil {
 			t.Fatalf("%v\n%+v", err, s)
 		}
@@ -220,68 +220,56 @@ func FuzzSpec(f *testing.F) {
 	})
 }
 
-// fuzzEntryFields are the fields of an entry, with one of another program.
-var fuzzEntryFields = []string{"i", "a", "j", "m", "zzz"}
-
 func FuzzEntry(f *testing.F) {
-	f.Add("1700000000000-0", "id", "1", string(encodeSpec(job())), "", "")
-	f.Add("1700000000000-1", "id", "3/1/1", "", "1700000000000000", "x")
-	f.Add("-", "", "0", "{}", "-1", "")
-	f.Fuzz(func(t *testing.T, id, i, a, j, m, foreign string) {
-		values := map[string]string{}
-		for n, v := range []string{i, a, j, m, foreign} {
-			if v != "" {
-				values[fuzzEntryFields[n]] = v
-			}
-		}
-		e := decodeEntry(0, "stream", id, values)
+	spec := string(encodeSpec(job()))
+	f.Add("1700000000000-0", "1 - 2 id"+spec)
+	f.Add("1700000000000-1", "3/1/1 1700000000000000 2 id")
+	f.Add("-", "0 - 2 id{}")
+	f.Fuzz(func(t *testing.T, id, data string) {
+		e := decodeEntry(0, "stream", id, data)
 		if e.Err != nil {
 			_ = e.Err.Error()
 			return
 		}
-		if e.ID == "" || e.Attempt < 1 || e.Failures < 0 || e.Losses < 0 {
+		if e.ID == "" || e.Attempt < 1 || e.Failures < 0 || e.Losses < 0 || !strings.Contains(data, " "+e.ID) {
 			t.Fatalf("%+v", e)
 		}
-		if (j == "") != (e.Spec == nil) {
-			t.Fatalf("spec %v of %q", e.Spec, j)
+		if strings.HasSuffix(data, " "+e.ID) != (e.Spec == nil) {
+			t.Fatalf("spec %v of %q", e.Spec, data)
 		}
 	})
 }
 
 func TestEntriesThatAreNone(t *testing.T) {
-	good := map[string]string{"i": "id", "a": "1", "j": string(encodeSpec(job()))}
-	require.NoError(t, decodeEntry(0, "s", "1-0", good).Err)
-	newer := encodeSpec(job())
+	spec := string(encodeSpec(job()))
+	e := decodeEntry(3, "s", "1-0", "4/2/1 7 5 an id"+spec)
+	require.NoError(t, e.Err)
+	assert.Equal(t, Entry{ID: "an id", Spec: e.Spec, Segment: 3, Attempt: 4, Failures: 2, Losses: 1, Token: 1 << 20, Mutex: 7, entry: "1-0", stream: "s", spec: *job()}, *e)
+	assert.Equal(t, job(), e.Spec)
+	newer := []byte(spec)
 	newer[0] = specVersion + 1
 	for name, c := range map[string]struct {
 		id   string
-		edit map[string]string
+		data string
 		want error
 	}{
-		"deleted":            {"1-0", map[string]string{"i": "", "a": "", "j": ""}, ErrNotFound},
-		"no ID":              {"1-0", map[string]string{"i": ""}, ErrDamaged},
-		"no attempt":         {"1-0", map[string]string{"a": ""}, ErrDamaged},
-		"attempt 0":          {"1-0", map[string]string{"a": "0"}, ErrDamaged},
-		"negative failures":  {"1-0", map[string]string{"a": "1/-1/0"}, ErrDamaged},
-		"attempt of letters": {"1-0", map[string]string{"a": "one"}, ErrDamaged},
-		"huge attempt":       {"1-0", map[string]string{"a": strings.Repeat("9", 100)}, ErrDamaged},
-		"a bad mutex token":  {"1-0", map[string]string{"m": "-1"}, ErrDamaged},
-		"JSON":               {"1-0", map[string]string{"j": `{"name":"x"}`}, ErrDamaged},
-		"a huge spec":        {"1-0", map[string]string{"j": strings.Repeat("x", 8<<20)}, ErrDamaged},
-		"a newer spec":       {"1-0", map[string]string{"j": string(newer)}, ErrNewer},
-		"a strange ID":       {"hello", nil, ErrDamaged},
+		"deleted":            {"1-0", "", ErrNotFound},
+		"no ID":              {"1-0", "1 - 0 " + spec, ErrDamaged},
+		"half an ID":         {"1-0", "1 - 3 id", ErrDamaged},
+		"no length":          {"1-0", "1 - id", ErrDamaged},
+		"no attempt":         {"1-0", " - 2 id" + spec, ErrDamaged},
+		"attempt 0":          {"1-0", "0 - 2 id" + spec, ErrDamaged},
+		"negative failures":  {"1-0", "1/-1/0 - 2 id" + spec, ErrDamaged},
+		"attempt of letters": {"1-0", "one - 2 id" + spec, ErrDamaged},
+		"huge attempt":       {"1-0", strings.Repeat("9", 100) + " - 2 id" + spec, ErrDamaged},
+		"four counts":        {"1-0", "1/2/3/4 - 2 id" + spec, ErrDamaged},
+		"a bad mutex token":  {"1-0", "1 -1 2 id" + spec, ErrDamaged},
+		"JSON":               {"1-0", `1 - 2 id{"name":"x"}`, ErrDamaged},
+		"a huge spec":        {"1-0", "1 - 2 id" + strings.Repeat("x", 8<<20), ErrDamaged},
+		"a newer spec":       {"1-0", "1 - 2 id" + string(newer), ErrNewer},
+		"a strange ID":       {"hello", "1 - 2 id" + spec, ErrDamaged},
 	} {
-		values := map[string]string{}
-		for k, v := range good {
-			values[k] = v
-		}
-		for k, v := range c.edit {
-			values[k] = v
-			if v == "" {
-				delete(values, k)
-			}
-		}
-		e := decodeEntry(0, "s", c.id, values)
+		e := decodeEntry(0, "s", c.id, c.data)
 		assert.ErrorIs(t, e.Err, c.want, name)
 		assert.Less(t, len(e.Err.Error()), 300, name)
 		assert.Equal(t, !errors.Is(c.want, ErrNewer), e.Unusable(), name)

@@ -7,10 +7,16 @@
 //
 // # Segments
 //
-// Every key begins with a hash tag, {NAMESPACE:S}, where S is the number of one
-// of the namespace's segments, from 0. A script touches the keys of one segment
-// only, so it runs within one Redis Cluster slot. The number of segments is
-// fixed in meta at the namespace's first start.
+// Every key begins with a hash tag, {NAMESPACE:NUMBER}, which stands for one of
+// the namespace's segments. A script touches the keys of one segment only, so it
+// runs within one Redis Cluster slot. The number of segments is fixed in meta at
+// the namespace's first start.
+//
+// The slots are as many equal ranges as there are segments, and the NUMBER of a
+// segment is the least one whose slot lies in the segment's range: so the masters
+// of a cluster have equally many segments when they have equally many slots.
+// Segment 0 has NUMBER 0, whose range is the first; the others follow by slot,
+// and after the last slot from slot 0.
 //
 // A job of an instance's own queue lives in the segment that the instance's ID
 // hashes to, any other in that of its mutex, else its unique key, else its ID; a job of a schedule with neither lives with the schedule. An ID
@@ -29,7 +35,8 @@
 //	meta       hash         segments, format; in segment 0                nothing
 //	j:ID       hash         record of a job, see below                    TTL once the job is final; trim by count
 //	q:P:QUEUE  stream       dispatched jobs of priority P: c h n l        entries: settle, cancel, reclaim; key: nothing
-//	due        sorted set   P:QUEUE:MUTEX:ID, score = start in ms         promote, cancel
+//	due        sorted set   P:QUEUE:MUTEX:ID, score = start in ms; QUEUE  promote, cancel
+//	                        is empty for the default one, here and in wait
 //	wait       sorted set   MUTEX:TICKET:P:QUEUE:ID, all scores 0         grant, cancel
 //	grant      sorted set   mutexes that are free while jobs wait         grant
 //	m:MUTEX    hash         h holder, t last token, n last ticket         TTL 1 h once free with nobody waiting
@@ -38,13 +45,15 @@
 //	taken      hash         how many entries left each stream by our hand, nothing
 //	                        by its key: see audit.lua
 //	cancels    hash         running jobs to be cancelled, by ID           settle, reclaim
+//	awaited    hash         inboxes of those who await a job, by ID       end of the job; TTL 30 days
 //	h:s h:f    stream       one entry for each job that succeeded,        TTL = age of the retention; trim by count
 //	h:c h:x                 failed, was cancelled, expired
 //	ev         stream       all other events                              TTL as h:f; about 10,000 entries
 //	own        sorted set   INSTANCE: for who reads its own queue, INSTANCE:ID for  leave; end of the job
 //	                        its unfinished jobs, all scores 0
 //	workers    sorted set   instances, score = end of the lease in ms     leave, reclaim
-//	inst       hash         what instances say of themselves              leave, reclaim
+//	inst       hash         what instances say of themselves, when one    leave, reclaim
+//	                        was added last
 //	queues     set          every queue ever used; in segment 0           nothing
 //	paused     set          queues that are not read; in segment 0        pause
 //	s:NAME     hash         schedule, see below                           schedule_drop
@@ -86,23 +95,27 @@
 // # The record of a job
 //
 //	j   the job as submitted, see codec.go     r   result
-//	s   when it was submitted, ms              g   progress
-//	p   place                                  k   checkpoint
-//	a   attempts so far                        c   reason of a cancel request
-//	f   failures since the last revive         e   why it was quarantined
-//	l   lost workers since the last revive     aw  inboxes of those who await it
+//	j1  the rest of it, see below              g   progress
+//	s   when it was submitted, ms              k   checkpoint
+//	p   place                                  c   reason of a cancel request
+//	a   attempts so far                        e   why it was quarantined
+//	f   failures since the last revive         l   lost workers since the last revive
 //	xN  end of attempt N, of the last 20: entry, outcome, ms it took, time, instance, error
+//
+// Redis keeps a small hash in one block while no value is longer than 64 bytes, which takes half
+// of the memory. So a job of 65 to 128 bytes is cut in two. More parts would cost more time, at
+// each submission and promotion, than they save. j1 counts only while j has 64 bytes.
 //
 // The place tells the structure: d in due, r in due after a failure, w TICKET
 // in wait, q ENTRY in its stream, and s f c x ENTRY for the entry in the
 // history of the outcome. v marks an ID whose submission was overtaken; it has
 // no job and lasts 2 min.
 //
-// An entry of a queue's stream has i the ID, a the attempt as a number or as
-// ATTEMPT/FAILURES/LOSSES, j the job unless it is longer than 4096 bytes, and m
-// the token of its mutex. An entry of a history has i, n (name), q (queue), a
-// and e (error). An entry of ev has t as well: retrying, revived, quarantined,
-// paused or resumed.
+// An entry of a queue's stream has one field e: COUNT MUTEX LENGTH IDJOB. COUNT is
+// the attempt, or ATTEMPT/FAILURES/LOSSES; MUTEX the token of its mutex or -; LENGTH
+// that of the ID; JOB the job unless it is longer than 4096 bytes. An entry of a history has i the ID, d (ATTEMPT LENGTH
+// NAMEQUEUE, LENGTH that of the name) and e (error). An entry of ev has i, n (name),
+// q (queue), a (attempt), e and t: retrying, revived, quarantined, paused or resumed.
 //
 // # The record of a schedule
 //

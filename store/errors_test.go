@@ -92,6 +92,39 @@ func TestJudgeAndClassify(t *testing.T) {
 	}
 }
 
+// When time runs out during a later try, the error says what an earlier one was told.
+func TestAttemptTellsTheCauseBesideTheDeadline(t *testing.T) {
+	for name, c := range map[string]struct {
+		told   error
+		denied bool
+	}{
+		"refused":     {&net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}, false},
+		"not trusted": {&dialError{"h:1", errors.New("tls: failed to verify certificate")}, true},
+		"loading":     {replied("LOADING Redis is loading the dataset in memory"), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			tried := 0
+			sent, err := attempt(ctx, &Store{life: t.Context()}, nil, func(ctx context.Context, _ redis.UniversalClient) (int, error) {
+				if tried++; tried == 1 {
+					return 0, c.told
+				}
+				cancel()
+				<-ctx.Done()
+				return 0, ctx.Err()
+			}, func(int) {})
+			assert.True(t, sent, "the second try may have been executed")
+			assert.ErrorIs(t, err, ErrUncertain)
+			assert.NotErrorIs(t, err, ErrUnavailable)
+			assert.ErrorIs(t, err, context.Canceled)
+			assert.ErrorIs(t, err, c.told)
+			assert.Equal(t, c.denied, errors.Is(err, ErrDenied))
+			assert.Equal(t, 2, tried)
+		})
+	}
+}
+
 // The verdicts of the table on errors that go-redis really makes.
 func TestVerdictsOfRealErrors(t *testing.T) {
 	server := redistest.Single(t)

@@ -150,10 +150,18 @@ func (e streamEntry) event() Event {
 	if lane := e.stream % per; lane < len(FinalStates) {
 		kind = string(FinalStates[lane])
 	}
-	return Event{
+	out := Event{
 		Time: entryTime(e.id), Type: kind, ID: get("i"), Name: get("n"), Queue: get("q"),
 		Attempt: int(number(get("a"))), Error: get("e"),
 	}
+	if what := get("d"); what != "" { // in a history
+		attempt, rest, _ := strings.Cut(what, " ")
+		length, rest, _ := strings.Cut(rest, " ")
+		if n, err := strconv.Atoi(length); err == nil && n >= 0 && n <= len(rest) {
+			out.Attempt, out.Name, out.Queue = int(number(attempt)), rest[:n], rest[n:]
+		}
+	}
+	return out
 }
 
 // tail reads a set of streams until ctx ends.

@@ -11,7 +11,7 @@ import (
 
 // kinds are the types of our keys, by the first part of their names.
 var kinds = map[string]string{
-	"meta": "hash", "j": "hash", "m": "hash", "s": "hash", "cancels": "hash", "inst": "hash", "relay": "hash", "taken": "hash",
+	"meta": "hash", "j": "hash", "m": "hash", "s": "hash", "cancels": "hash", "awaited": "hash", "inst": "hash", "relay": "hash", "taken": "hash",
 	"sv": "hash", "gm": "hash", "cal": "hash",
 	"q": "stream", "h": "stream", "ev": "stream",
 	"due": "zset", "wait": "zset", "grant": "zset", "tend": "zset", "workers": "zset", "plan": "zset", "own": "zset", "sl": "zset",

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -34,7 +35,7 @@ func FuzzSpecFields(f *testing.F) {
 			want.Tags = []string{tag, tag}
 		}
 		data := encodeSpec(want)
-		got, err := decodeSpec(data)
+		got, err := decodeSpec(string(data))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -127,6 +128,11 @@ func FuzzEvent(f *testing.F) {
 		if per := len(FinalStates) + 1; stream%per < len(FinalStates) && e.Type != string(FinalStates[stream%per]) {
 			t.Fatalf("%+v from stream %d", e, stream)
 		}
+		h := streamEntry{stream, entry, map[string]any{"i": id, "d": fmt.Sprint(e.Attempt, " ", len(name), " ", name, queue), "e": message}}.event()
+		if h.Type = e.Type; h != e {
+			t.Fatalf("%+v in a history, %+v", h, e)
+		}
+		_ = streamEntry{stream, entry, map[string]any{"d": message, "n": name}}.event()
 		_ = streamEntry{stream, entry, nil}.event()
 		_ = streamEntry{stream, entry, map[string]any{"i": 1}}.event()
 	})
@@ -197,7 +203,7 @@ func FuzzSchedule(f *testing.F) {
 		if again, ok := decodeVersion("1", string(Version{Meta: []byte(next), Definition: []byte(definition)}.encode())); !ok || string(again.Definition) != definition || string(again.Meta) != next {
 			t.Fatalf("%+v", again)
 		}
-		if spec, watched, line, err := readNote(note(encodeSpec(job(func(s *Spec) { s.Args = []byte(definition) })), parked != "", parked)); err != nil || watched != (parked != "") || line != parked || string(spec.Args) != definition {
+		if spec, watched, line, err := readNote(string(note(encodeSpec(job(func(s *Spec) { s.Args = []byte(definition) })), parked != "", parked))); err != nil || watched != (parked != "") || line != parked || string(spec.Args) != definition {
 			t.Fatalf("%+v, %v, %v", spec, watched, err)
 		}
 	})

@@ -21,7 +21,8 @@ type flight struct {
 
 func newTestGrouper() (*grouper, chan flight) {
 	flights := make(chan flight)
-	g := &grouper{flush: func(_ context.Context, batch []*submission) {
+	// One call at a time, as if another one lasted.
+	g := &grouper{flying: maxTrips - 1, flush: func(batch []*submission) {
 		f := flight{batch, make(chan struct{})}
 		flights <- f
 		<-f.land
@@ -67,8 +68,68 @@ func TestGrouperGathersWhileOneIsInFlight(t *testing.T) {
 		close(f.land)
 		callers.Wait()
 		g.close()
-		assert.False(t, g.flying)
+		assert.Equal(t, maxTrips-1, g.flying)
 		assert.ErrorIs(t, g.do(t.Context(), handed("late")), ErrClosed)
+	})
+}
+
+// Who cannot be told to give up flies by itself; those who come meanwhile are not left behind.
+func TestGrouperCallerFlies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g, flights := newTestGrouper()
+		var callers sync.WaitGroup
+		do := func(ids ...string) {
+			callers.Go(func() {
+				items := handed(ids...)
+				assert.NoError(t, g.do(context.Background(), items))
+				assert.Equal(t, "stored "+ids[0], items[0].receipt.ID)
+			})
+			synctest.Wait()
+		}
+		do("first")
+		f := <-flights
+		assert.Len(t, f.batch, 1)
+		do("a", "b")
+		do("c")
+		close(f.land)
+		f = <-flights
+		assert.Len(t, f.batch, 3)
+		close(f.land)
+		callers.Wait()
+		do("last")
+		close((<-flights).land)
+		callers.Wait()
+		g.close()
+	})
+}
+
+func TestGrouperHasSomeCallsInFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g, flights := newTestGrouper()
+		g.flying = 0
+		var callers sync.WaitGroup
+		for i := range maxTrips + 2 {
+			callers.Go(func() { assert.NoError(t, g.do(t.Context(), handed(fmt.Sprint(i)))) })
+			synctest.Wait()
+		}
+		var up []flight
+		for range maxTrips {
+			up = append(up, <-flights)
+		}
+		synctest.Wait()
+		select {
+		case f := <-flights:
+			t.Errorf("%d more jobs are in flight", len(f.batch))
+		default:
+		}
+		close(up[0].land)
+		f := <-flights
+		assert.Len(t, f.batch, 2, "those that waited travel together")
+		close(f.land)
+		close(up[1].land)
+		callers.Wait()
+		g.close()
+		assert.Zero(t, g.flying)
 	})
 }
 
@@ -161,4 +222,23 @@ func TestChunk(t *testing.T) {
 	assert.Equal(t, []int{maxBatch, 1}, sizes(chunk(make([]int, maxBatch+1), size)))
 	assert.Equal(t, []int{1, 1, 1}, sizes(chunk([]int{maxBatchBytes + 1, maxBatchBytes + 1, 1}, size)))
 	assert.Equal(t, []int{2, 1}, sizes(chunk([]int{maxBatchBytes - 1, 1, 1}, size)))
+}
+
+// What a user put into the client may panic, in the goroutine of a caller who recovers.
+func TestGrouperSurvivesAPanic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		panics := true
+		g := &grouper{flush: func([]*submission) {
+			if panics {
+				panic("a hook")
+			}
+		}}
+		for range maxTrips + 1 {
+			assert.Panics(t, func() { _ = g.do(context.Background(), handed("x")) })
+		}
+		panics = false
+		assert.NoError(t, g.do(context.Background(), handed("y")))
+		assert.Zero(t, g.flying)
+		g.close()
+	})
 }

@@ -199,7 +199,11 @@ func (s *Store) rangePager(key string, back bool) pager {
 		}
 		var ids []string
 		for _, e := range entries {
-			if id, ok := e.Values["i"].(string); ok {
+			id := text(e.Values["i"])
+			if !back {
+				_, _, id, _, _ = cutEntry(text(e.Values[entryField]))
+			}
+			if id != "" {
 				ids = append(ids, id)
 			}
 		}
@@ -315,7 +319,7 @@ func (s *Store) Await(ctx context.Context, id string) (State, error) {
 	if err != nil {
 		return "", err
 	}
-	reply, err := s.run(ctx, call{scriptAwait, []string{s.segments[segment].record(id)}, []any{s.inbox}})
+	reply, err := s.run(ctx, call{scriptAwait, []string{s.segments[segment].record(id), s.segments[segment].awaited()}, []any{id, s.inbox}})
 	if err != nil {
 		return "", err
 	}

@@ -151,7 +151,7 @@ func decodeJob(id string, record map[string]string) (*Job, error) {
 	if len(record) == 0 || place == "v" {
 		return nil, fmt.Errorf("job %s: %w", clip(id, 64), ErrNotFound)
 	}
-	spec, err := decodeSpec([]byte(record["j"]))
+	spec, err := decodeSpec(joined(record["j"], record["j1"]))
 	if err != nil && !errors.Is(err, ErrNewer) {
 		return nil, fmt.Errorf("job %s: %w: %w", clip(id, 64), ErrDamaged, err)
 	}

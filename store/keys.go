@@ -19,6 +19,48 @@ const maxSegments = 256
 // The letter is part of the stream's key and of every [ref].
 var priorities = []byte{'c', 'h', 'n', 'l'}
 
+// slots is how many hash slots the masters of a Redis Cluster share.
+const slots = 1 << 14
+
+// tagNumbers returns the number in the hash tag of each of n segments. The slots are
+// n equal ranges, rounded as redis-cli --cluster create rounds the shares of
+// masters, and every segment has the least number whose slot lies in its range.
+// So equal masters have equally many segments, if their number divides n. Counting
+// begins with the range of number 0: it is always that of segment 0, where meta
+// is found by whoever expects another n.
+func tagNumbers(namespace string, n int) []int {
+	head := crc16(0, escape(namespace)+":")
+	rangeOf := func(number int) int {
+		slot := int(crc16(head, strconv.Itoa(number)) % slots)
+		return (2*slot + 1) * n / (2 * slots) // where the middle of the slot lies
+	}
+	numbers := make([]int, n)
+	first := rangeOf(0)
+	for number, found := 1, 1; found < n; number++ {
+		segment := (rangeOf(number) - first + n) % n
+		if segment != 0 && numbers[segment] == 0 {
+			numbers[segment] = number
+			found++
+		}
+	}
+	return numbers
+}
+
+// crc16 continues the checksum (XMODEM) that maps hash tags to slots.
+func crc16(crc uint16, s string) uint16 {
+	for i := range len(s) {
+		crc ^= uint16(s[i]) << 8
+		for range 8 {
+			carry := crc&0x8000 != 0
+			crc <<= 1
+			if carry {
+				crc ^= 0x1021
+			}
+		}
+	}
+	return crc
+}
+
 // keys builds every key name of one segment of a namespace. All of them start
 // with the same hash tag, so a script that touches one segment touches one
 // Redis Cluster slot.
@@ -26,8 +68,8 @@ type keys struct {
 	prefix string
 }
 
-func newKeys(namespace string, segment int) keys {
-	return keys{prefix: fmt.Sprintf("{%s:%d}:", escape(namespace), segment)}
+func newKeys(namespace string, number int) keys {
+	return keys{prefix: fmt.Sprintf("{%s:%d}:", escape(namespace), number)}
 }
 
 func (k keys) meta() string                { return k.prefix + "meta" }
@@ -45,6 +87,7 @@ func (k keys) tag(name string) string      { return k.prefix + "t:" + escape(nam
 func (k keys) workers() string             { return k.prefix + "workers" }
 func (k keys) instances() string           { return k.prefix + "inst" }
 func (k keys) cancels() string             { return k.prefix + "cancels" }
+func (k keys) awaited() string             { return k.prefix + "awaited" }
 func (k keys) history(s State) string      { return k.prefix + "h:" + s.letter() }
 func (k keys) events() string              { return k.prefix + "ev" }
 func (k keys) paused() string              { return k.prefix + "paused" }
@@ -78,7 +121,8 @@ func (k keys) released(name string) string { return k.prefix + "free:" + escape(
 
 // ref names a live job together with the way to its stream: priority, queue,
 // mutex and ID. It is the member of the sorted set due, so that promoting a
-// job needs no look at its record before all keys can be declared.
+// job needs no look at its record before all keys can be declared. The default
+// queue is left out, which is its only spelling.
 type ref struct {
 	priority byte
 	queue    string
@@ -87,7 +131,17 @@ type ref struct {
 }
 
 func (r ref) String() string {
-	return string(r.priority) + ":" + escape(r.queue) + ":" + escape(r.mutex) + ":" + r.id
+	return r.lane() + ":" + escape(r.mutex) + ":" + r.id
+}
+
+// route is the end of a waiting list's member: priority, queue and ID.
+func (r ref) route() string { return r.lane() + ":" + r.id }
+
+func (r ref) lane() string {
+	if r.queue == DefaultQueue {
+		return string(r.priority) + ":"
+	}
+	return string(r.priority) + ":" + escape(r.queue)
 }
 
 func parseRef(s string) (ref, error) {
@@ -98,8 +152,11 @@ func parseRef(s string) (ref, error) {
 	}
 	queue, okQueue := unescape(part[1])
 	mutex, okMutex := unescape(part[2])
-	if !okQueue || !okMutex || queue == "" {
+	if !okQueue || !okMutex || queue == DefaultQueue {
 		return ref{}, fmt.Errorf("malformed reference %q", clip(s, 64))
+	}
+	if queue == "" {
+		queue = DefaultQueue
 	}
 	return ref{priority: part[0][0], queue: queue, mutex: mutex, id: part[3]}, nil
 }

@@ -3,7 +3,9 @@ package store
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
+	"sort"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -11,6 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
 
 	"github.com/carillon-go/carillon/internal/redistest"
 )
@@ -32,18 +35,7 @@ func slot(key string) uint16 {
 			key = key[i+1 : i+1+n]
 		}
 	}
-	var crc uint16
-	for i := range len(key) {
-		crc ^= uint16(key[i]) << 8
-		for range 8 {
-			if crc&0x8000 != 0 {
-				crc = crc<<1 ^ 0x1021
-			} else {
-				crc <<= 1
-			}
-		}
-	}
-	return crc % 16384
+	return crc16(0, key) % slots
 }
 
 // every lists all keys and channels that a segment has for a name.
@@ -51,7 +43,7 @@ func every(k keys, name string) map[string]string {
 	all := map[string]string{
 		"meta": k.meta(), "record": k.record(name), "locator": k.locator(name), "due": k.due(), "wait": k.wait(),
 		"grant": k.grant(), "tend": k.tend(), "relay": k.relay(), "mutex": k.mutex(name), "unique": k.unique(name),
-		"tag": k.tag(name), "workers": k.workers(), "instances": k.instances(), "cancels": k.cancels(),
+		"tag": k.tag(name), "workers": k.workers(), "instances": k.instances(), "cancels": k.cancels(), "awaited": k.awaited(),
 		"events": k.events(), "paused": k.paused(), "queues": k.queues(), "lease": k.lease(name),
 		"token": k.token(name), "plan": k.plan(), "schedule": k.schedule(name), "control": k.control(),
 		"versions": k.versions(name), "ledger": k.ledger(name), "members": k.members(name), "marks": k.groupMarks(),
@@ -67,7 +59,8 @@ func every(k keys, name string) map[string]string {
 	return all
 }
 
-func TestSlotOfTheTest(t *testing.T) {
+// The server says the same.
+func TestSlots(t *testing.T) {
 	assert.EqualValues(t, 12739, slot("123456789"))
 	rdb := redistest.SharedCluster(t).Client(t)
 	for _, name := range hostile {
@@ -90,6 +83,65 @@ func TestAllKeysOfASegmentAreInOneSlot(t *testing.T) {
 			}
 		}
 	}
+}
+
+// shareOf tells in which of n shares of the slots a key lies, as redis-cli
+// --cluster create deals them out to n masters.
+func shareOf(key string, n int) int {
+	return sort.Search(n-1, func(i int) bool {
+		end := math.Round(float64(i+1) * slots / float64(n))
+		return float64(slot(key)) < end
+	})
+}
+
+// Every segment has a share of the slots to itself, under the least number that
+// leads there.
+func TestSegmentsLieInTheirShares(t *testing.T) {
+	check := func(t require.TestingT, namespace string, n int) {
+		numbers := tagNumbers(namespace, n)
+		require.Len(t, numbers, n)
+		least := map[int]int{} // share -> number
+		for number := range slices.Max(numbers) + 1 {
+			in := shareOf(newKeys(namespace, number).meta(), n)
+			if _, known := least[in]; !known {
+				least[in] = number
+			}
+		}
+		first := shareOf(newKeys(namespace, 0).meta(), n)
+		for segment, number := range numbers {
+			want, ok := least[(first+segment)%n]
+			require.True(t, ok, "%q: segment %d of %d is not in its share", namespace, segment, n)
+			require.Equal(t, want, number, "%q: segment %d of %d", namespace, segment, n)
+		}
+	}
+	for n := 1; n <= maxSegments; n++ {
+		check(t, "carillon", n)
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		namespace := rapid.OneOf(rapid.SampledFrom(hostile), rapid.String()).Draw(t, "namespace")
+		check(t, namespace, rapid.IntRange(1, maxSegments).Draw(t, "segments"))
+	})
+}
+
+// Other numbers would be another layout: what is stored would not be found.
+func TestNumbersOfSegmentsStay(t *testing.T) {
+	assert.Equal(t, []int{0}, tagNumbers("carillon", 1))
+	assert.Equal(t, []int{0, 3, 11, 2, 1, 13}, tagNumbers("carillon", 6))
+	assert.Equal(t, []int{0, 22, 40, 3, 21, 43, 2, 20, 42, 1, 23, 41}, tagNumbers("a b", 12))
+}
+
+// Masters that share the slots evenly share the segments evenly.
+func TestMastersShareTheSegmentsEvenly(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		namespace := rapid.OneOf(rapid.SampledFrom(hostile), rapid.String()).Draw(t, "namespace")
+		for _, masters := range []int{1, 2, 3, 4, 6, 12} {
+			counts := make([]int, masters)
+			for _, number := range tagNumbers(namespace, defaultClusterSegments) {
+				counts[shareOf(newKeys(namespace, number).meta(), masters)]++
+			}
+			require.Equal(t, slices.Repeat([]int{defaultClusterSegments / masters}, masters), counts)
+		}
+	})
 }
 
 // Two different names, kinds, segments or namespaces never meet in one key.
@@ -157,12 +209,13 @@ func TestRefRoundTrip(t *testing.T) {
 			}
 		}
 	}
-	for _, bad := range []string{"", ":", "n:q:m", "n:q:m:", "x:q:m:id", "nn:q:m:id", "n::m:id", "n:%:m:id", "n:q:%1:id", "hello"} {
+	for _, bad := range []string{"", ":", "n:q:m", "n:q:m:", "x:q:m:id", "nn:q:m:id", "n:default:m:id", "n:d%65fault:m:id", "n:%:m:id", "n:q:%1:id", "hello"} {
 		_, err := parseRef(bad)
 		assert.Error(t, err, bad)
 		_, err = parseWaiter(bad)
 		assert.Error(t, err, bad)
 	}
+	assert.Equal(t, "n:::a", ref{'n', DefaultQueue, "", "a"}.String(), "due is full of these")
 	_, err := parseRef(strings.Repeat("x", 1000))
 	assert.Less(t, len(err.Error()), 200)
 }

@@ -61,12 +61,23 @@ func (s *Store) Renew(ctx context.Context, l *Lease, ttl time.Duration) error {
 
 // Release gives a lease back; [ErrFenced] means that it was no longer held.
 func (s *Store) Release(ctx context.Context, l *Lease) error {
-	k := s.leaseKeys(l.Name)
-	reply, again, err := s.runAgain(ctx, call{
-		scriptLeaseRelease, []string{k.lease(l.Name)}, []any{l.Owner, l.Token, k.released(l.Name)},
-	})
+	reply, again, err := s.runAgain(ctx, s.releaseCall(l))
 	if err == nil && number(reply) != 1 && !again {
 		err = fmt.Errorf("release: %w", ErrFenced)
 	}
 	return err
+}
+
+// ReleaseAll gives leases back at once. Those that it cannot give back lapse.
+func (s *Store) ReleaseAll(ctx context.Context, leases []*Lease) {
+	calls := make([]call, len(leases))
+	for i, l := range leases {
+		calls[i] = s.releaseCall(l)
+	}
+	_, _ = s.runAll(ctx, calls)
+}
+
+func (s *Store) releaseCall(l *Lease) call {
+	k := s.leaseKeys(l.Name)
+	return call{scriptLeaseRelease, []string{k.lease(l.Name)}, []any{l.Owner, l.Token, k.released(l.Name)}}
 }

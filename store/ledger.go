@@ -59,12 +59,12 @@ func (v Version) encode() []byte {
 
 func decodeVersion(generation, data string) (v Version, ok bool) {
 	v.Generation, ok = whole(generation)
-	err := eachField([]byte(data), func(tag uint64, value []byte) error {
+	err := eachField(data, func(tag uint64, value string) error {
 		switch tag {
 		case tagVersionMeta:
-			v.Meta = bytesOf(string(value))
+			v.Meta = bytesOf(value)
 		case tagVersionDefinition:
-			v.Definition = value
+			v.Definition = []byte(value)
 		}
 		return nil
 	})

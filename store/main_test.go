@@ -75,6 +75,15 @@ func tickTurn(sched *Schedule, following time.Time, spec *Spec) Turn {
 	}
 }
 
+// readDue reads schedules that are due.
+func readDue(ctx context.Context, s *Store, segment, skip, limit int) ([]*Schedule, error) {
+	names, err := s.DueSchedules(ctx, segment, skip, limit, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	return s.ReadSchedules(ctx, names)
+}
+
 // fire takes the turn of one tick.
 func fire(ctx context.Context, s *Store, sched *Schedule, following time.Time, spec *Spec) (id string, fired bool, err error) {
 	r := s.Turns(ctx, s.Segment(sched.Name), []Turn{tickTurn(sched, following, spec)})[0]
@@ -142,19 +151,23 @@ func (w *worker) state(id string) State {
 	return j.State
 }
 
-// dump describes all keys of a namespace, with everything that differs from run
-// to run replaced, so that two runs can be compared.
-func dump(t testing.TB, rdb redis.UniversalClient, namespace string) string {
+// dump describes all keys of a store's namespace, with everything that differs
+// from run to run replaced, so that two runs can be compared.
+func dump(t testing.TB, rdb redis.UniversalClient, s *Store) string {
 	t.Helper()
 	ctx := t.Context()
-	names, err := rdb.Keys(ctx, "{"+escape(namespace)+":*").Result()
+	names, err := rdb.Keys(ctx, "{"+escape(s.options.Namespace)+":*").Result()
 	require.NoError(t, err)
 	slices.Sort(names)
 	var lines []string
 	for _, name := range names {
 		lines = append(lines, describe(ctx, rdb, name)...)
 	}
-	return clean(strings.ReplaceAll(strings.Join(lines, "\n"), escape(namespace)+":", "NS:"))
+	text := strings.Join(lines, "\n")
+	for i, k := range s.segments {
+		text = strings.ReplaceAll(text, k.prefix, fmt.Sprintf("{segment %d}:", i))
+	}
+	return clean(text)
 }
 
 func describe(ctx context.Context, rdb redis.UniversalClient, name string) []string {

@@ -85,7 +85,8 @@ func (w *world) checkLane(l modelLane, got []redis.XMessage, pending []redis.XPe
 	for i, e := range want {
 		token, err := Token(got[i].ID)
 		require.NoError(w.t, err)
-		w.same(e.job.id, got[i].Values["i"], "entry %d of %v", i, l)
+		_, _, id, _, _ := cutEntry(text(got[i].Values[entryField]))
+		w.same(e.job.id, id, "entry %d of %v", i, l)
 		w.same(e.owner, owners[got[i].ID], "who has entry %d of %v", i, l)
 		if e.token == 0 {
 			require.Greater(w.t, token, e.job.token, "tokens of job %q", e.job.id)

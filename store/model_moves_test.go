@@ -180,7 +180,7 @@ func (m *model) settle(instance string, it Settlement) (cancelled bool, freed st
 	entry := m.find(lane, e.Token)
 	if entry == nil {
 		j := m.jobs[e.ID]
-		if j == nil {
+		if j == nil || j.segment != e.Segment { // the job of that ID is another one
 			return false, "", ErrFenced
 		}
 		was := j.attempts[e.Attempt]
@@ -426,7 +426,7 @@ func (m *model) put(p Put) (generation int64, done bool) {
 	s := m.schedules[p.Name]
 	switch {
 	case (s == nil) != (p.Old == nil),
-		s != nil && (s.generation != p.Old.Generation || !p.Same && s.state != string(p.Old.State)),
+		s != nil && (s.generation != p.Old.Generation || !p.Same && (s.state != string(p.Old.State) || s.next != ms(p.Old.Next))),
 		p.Same && (s == nil || s.parked != ""):
 		return 0, false
 	case p.Same:

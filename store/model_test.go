@@ -101,8 +101,9 @@ type world struct {
 	readers map[string]map[string]*Reader // by instance and queue
 	given   []*Entry                      // all that were ever delivered
 	leased  []*Lease
-	put     []*Schedule // every schedule that was ever read
-	putMeta int         // makes every put another one
+	heard   map[string]Pulse // by instance: the one that told the live instances last
+	put     []*Schedule      // every schedule that was ever read
+	putMeta int              // makes every put another one
 	done    map[string]int
 	began   int64
 	later   int64 // Redis' time after the act; equal to now on miniredis
@@ -123,7 +124,7 @@ func newWorld(t *rapid.T, place modelPlace, namespace string, done map[string]in
 	s, err := New(place.rdb, Options{Namespace: namespace, Segments: place.segments, Retention: modelRetention, Ledger: modelLedger})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = s.Close() })
-	w := &world{modelPlace: place, t: t, store: s, done: done, readers: map[string]map[string]*Reader{}}
+	w := &world{modelPlace: place, t: t, store: s, done: done, readers: map[string]map[string]*Reader{}, heard: map[string]Pulse{}}
 	w.began = w.clock()
 	w.model = newModel(place.segments, modelRetention, w.began)
 	for _, instance := range modelInstances {

@@ -33,7 +33,7 @@ func (s *Store) cancelIn(ctx context.Context, segment int, job *Job, reason stri
 		ttl = ceilMillis(spec.Retain)
 	}
 	var a argList
-	a.key(k.record(id), k.due(), k.wait(), k.grant(), k.cancels(), k.history(Cancelled), k.stream(spec.Queue, spec.Priority), k.taken())
+	a.key(k.record(id), k.due(), k.wait(), k.grant(), k.cancels(), k.awaited(), k.history(Cancelled), k.stream(spec.Queue, spec.Priority), k.taken())
 	a.arg(id, clip(reason, maxErrorBytes), s.control(), s.inboxPrefix(), s.ttl(Cancelled), ttl,
 		r.String(), escape(spec.Mutex)+":", ":"+r.route(), spec.Name, spec.Queue)
 	a.claims(k, s.localSpec(segment, spec))
@@ -294,14 +294,32 @@ func (s *Store) loadMany(ctx context.Context, segment int, ids []string) ([]*Job
 		places[i] = record["p"]
 		jobs[i], errs[i] = decodeJob(id, record)
 	}
-	return jobs, errs, s.locate(ctx, k, jobs, places)
+	moved, err := s.locate(ctx, k, jobs, places)
+	if err != nil || len(moved) == 0 {
+		return jobs, errs, err
+	}
+	again := make([]string, len(moved))
+	for i, n := range moved {
+		again[i] = ids[n]
+	}
+	newer, failed, err := s.loadMany(ctx, segment, again)
+	if err != nil {
+		return nil, nil, err
+	}
+	for i, n := range moved {
+		jobs[n], errs[n] = newer[i], failed[i]
+	}
+	return jobs, errs, nil
 }
 
-// locate completes live jobs: when they are due, or which worker has them.
-func (s *Store) locate(ctx context.Context, k keys, jobs []*Job, places []string) error {
+// locate completes live jobs: when they are due, or which worker has them. It
+// returns those that had left the place their records named when it looked there:
+// what the record said is old by then, an attempt that ended would be missing.
+func (s *Store) locate(ctx context.Context, k keys, jobs []*Job, places []string) (moved []int, err error) {
 	type found struct {
 		score   *redis.FloatCmd
 		pending *redis.XPendingExtCmd
+		place   *redis.StringCmd // afterwards
 	}
 	cmds, err := read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) ([]found, error) {
 		cmds := make([]found, len(jobs))
@@ -319,7 +337,10 @@ func (s *Store) locate(ctx context.Context, k keys, jobs []*Job, places []string
 					cmds[i].pending = p.XPendingExt(ctx, &redis.XPendingExtArgs{
 						Stream: k.stream(r.queue, r.priority), Group: group, Start: entry, End: entry, Count: 1,
 					})
+				default:
+					continue
 				}
+				cmds[i].place = p.HGet(ctx, k.record(j.ID), "p")
 			}
 			return nil
 		})
@@ -329,17 +350,16 @@ func (s *Store) locate(ctx context.Context, k keys, jobs []*Job, places []string
 		return cmds, nil
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for i, c := range cmds {
 		j := jobs[i]
-		if c.score != nil && c.score.Err() == nil {
+		switch {
+		case c.place == nil: // it has no structure to look at
+		case c.score != nil && c.score.Err() == nil:
 			j.DueAt = time.UnixMilli(int64(c.score.Val()))
-		}
-		if c.pending == nil {
-			continue
-		}
-		if p := c.pending.Val(); len(p) == 1 {
+		case c.pending != nil && len(c.pending.Val()) == 1:
+			p := c.pending.Val()
 			j.State = Running
 			a := Attempt{Number: j.Count, Instance: p[0].Consumer, Dispatched: entryTime(p[0].ID), Outcome: Underway}
 			a.Token, _ = Token(p[0].ID)
@@ -347,9 +367,11 @@ func (s *Store) locate(ctx context.Context, k keys, jobs []*Job, places []string
 				a.Started = now.Add(-p[0].Idle)
 			}
 			j.Attempts = append(j.Attempts, a)
+		case c.place.Val() != places[i] && (c.place.Err() == nil || errors.Is(c.place.Err(), redis.Nil)):
+			moved = append(moved, i)
 		}
 	}
-	return nil
+	return moved, nil
 }
 
 // Get reads one job.

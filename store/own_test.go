@@ -66,7 +66,7 @@ func left(t *testing.T, s *Store, instance string, ids ...string) {
 // noTrace checks that nothing in a segment speaks of own queues any more.
 func noTrace(t *testing.T, s *Store, rdb redis.UniversalClient) {
 	t.Helper()
-	for _, line := range strings.Split(dump(t, rdb, s.options.Namespace), "\n") {
+	for _, line := range strings.Split(dump(t, rdb, s), "\n") {
 		if name, _, _ := strings.Cut(line, " "); !strings.Contains(name, ":h:") && !strings.Contains(name, ":j:") {
 			assert.NotContains(t, line, "%00")
 			assert.NotContains(t, line, ":own")
@@ -229,7 +229,7 @@ func TestOwnQueuesAreRepaired(t *testing.T) {
 	require.NoError(t, w.settle(e, Succeed))
 
 	require.NoError(t, rdb.Del(t.Context(), k.own()).Err())
-	_, errs := s.Heartbeat(t.Context(), "worker", time.Minute, queues, 0, nil)
+	_, errs := s.Heartbeat(t.Context(), "worker", time.Minute, queues, 0, nil, "")
 	require.NoError(t, Distinct(errs))
 	sendTo(t, s, "worker", "b")
 	assert.Equal(t, "b", w.take(1)[0].ID)

@@ -35,29 +35,27 @@ func (s *Store) Promote(ctx context.Context, segment int, report func(id string,
 	var due []string
 	idle := 0 // rounds in a row that changed nothing
 	for batches := 0; ; batches++ {
-		var streams streamSet
-		var jobs argList
-		n := 0
+		refs := make([]ref, 0, len(due))
 		for _, member := range due {
 			r, err := parseRef(member)
+			if err == nil && r.String() != member { // it would not be found by what is said of it
+				err = fmt.Errorf("malformed reference %q", clip(member, 64))
+			}
 			if err != nil {
 				if err := s.quarantineRef(ctx, segment, member, err, report); err != nil {
 					return t, err
 				}
 				continue
 			}
-			n++
-			jobs.arg(member, r.id, streams.of(k.stream(r.queue, r.priority)), escape(r.mutex), r.route(), InstanceOf(r.queue))
-			jobs.key(k.record(r.id))
-			if r.mutex != "" {
-				jobs.key(k.mutex(r.mutex))
-			}
+			refs = append(refs, r)
 		}
+		var streams streamSet
+		jobs := k.promotions(refs, &streams)
 		var a argList
 		a.key(k.due(), k.wait(), k.grant(), k.workers(), k.plan(), k.relay(), k.own())
 		a.key(streams.names...)
 		a.key(jobs.keys...)
-		a.arg(len(streams.names), n)
+		a.arg(len(streams.names))
 		a.arg(jobs.args...)
 		a.arg(promoteBatch)
 		reply, err := s.run(ctx, call{scriptPromote, a.keys, a.args})
@@ -76,7 +74,7 @@ func (s *Store) Promote(ctx context.Context, segment int, report func(id string,
 				return t, err
 			}
 		}
-		t.Promoted += n - len(bad)/2 - len(gone)
+		t.Promoted += len(refs) - len(bad)/2 - len(gone)
 		t.Now, t.NextDue, t.NextTick = millis(at(reply, 0)), millis(at(reply, 1)), millis(at(reply, 2))
 		t.Lapsed, t.Relay = texts(at(reply, 3)), number(at(reply, 8)) == 1
 		for _, name := range texts(at(reply, 5)) {
@@ -94,13 +92,44 @@ func (s *Store) Promote(ctx context.Context, segment int, report func(id string,
 			return t, nil // the rest is due now, as NextDue says
 		}
 		// What was put aside just now is in the reply once more.
-		if idle++; n > len(bad)/2 || !slices.Equal(before, due) {
+		if idle++; len(refs) > len(bad)/2 || !slices.Equal(before, due) {
 			idle = 0
 		}
 		if idle > 2 {
 			return t, fmt.Errorf("promote: %w: %d jobs can be neither promoted nor put aside", ErrDamaged, len(due))
 		}
 	}
+}
+
+// promotions lists jobs in the order in which they are due, as promote reads them.
+func (k keys) promotions(refs []ref, streams *streamSet) argList {
+	streamOf := func(r ref) string { return k.stream(r.queue, r.priority) }
+	jobs := argList{keys: make([]string, 0, len(refs)), args: make([]any, 0, 2*len(refs)+8)}
+	parts := stretches(refs, func(r ref) bool { return r.mutex == "" && InstanceOf(r.queue) == "" })
+	jobs.arg(len(parts))
+	for _, part := range parts {
+		groups := bundled(part.plain, streamOf)
+		jobs.arg(len(groups))
+		for _, g := range groups {
+			jobs.arg(streams.of(g.key), len(g.items))
+			for _, r := range g.items {
+				jobs.arg(r.String())
+				jobs.key(k.record(r.id))
+			}
+			for _, r := range g.items {
+				jobs.arg(r.id)
+			}
+		}
+		jobs.arg(len(part.others))
+		for _, r := range part.others {
+			jobs.arg(r.String(), r.id, streams.of(streamOf(r)), escape(r.mutex), r.route(), InstanceOf(r.queue))
+			jobs.key(k.record(r.id))
+			if r.mutex != "" {
+				jobs.key(k.mutex(r.mutex))
+			}
+		}
+	}
+	return jobs
 }
 
 // grant gives a free mutex to the job that waits longest. name is escaped, as
@@ -211,23 +240,19 @@ func (s *Store) quarantine(ctx context.Context, segment int, o outcast) (bool, e
 	name := ""
 	spec := &Spec{}
 	if o.id != "" { // its claims, as far as they can be read
-		if data, err := read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) (string, error) {
-			return rdb.HGet(ctx, k.record(o.id), "j").Result()
+		if values, err := read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) ([]any, error) {
+			return rdb.HMGet(ctx, k.record(o.id), specFields...).Result()
 		}); err == nil {
-			if decoded, _ := decodeSpec([]byte(data)); decoded != nil {
+			if decoded, _ := decodeSpec(joined(text(at(values, 0)), text(at(values, 1)))); decoded != nil {
 				spec, name = s.localSpec(segment, decoded), decoded.Name
 			}
 		}
 	}
 	var a argList
-	a.key(k.record(o.id), k.due(), k.wait(), k.grant(), k.cancels(), o.stream, k.history(Failed), k.events(), k.taken())
+	a.key(k.record(o.id), k.due(), k.wait(), k.grant(), k.cancels(), k.awaited(), o.stream, k.history(Failed), k.events(), k.taken())
 	a.arg(o.id, o.entry, o.ref, o.waiter, clip("quarantined: "+o.reason.Error(), maxErrorBytes), s.inboxPrefix(),
 		s.ttl(Failed), name, o.queue)
 	a.claims(k, spec)
 	reply, err := s.run(ctx, call{scriptQuarantine, a.keys, a.args})
 	return number(at(reply, 0)) == 1, err
 }
-
-// Unusable reports whether an entry's error means that it can never run, as
-// opposed to one this release must leave to newer ones.
-func (e *Entry) Unusable() bool { return e.Err != nil && !errors.Is(e.Err, ErrNewer) }

@@ -117,23 +117,25 @@ func (r *Reader) Fetch(ctx context.Context, n, share int) ([]*Entry, error) {
 	return entries, r.store.complete(ctx, entries)
 }
 
-// unpack reads a reply of fetch: the time, then pairs of a stream's index, from
-// 1, and its entries.
+// unpack reads a reply of fetch.
 func (r *Reader) unpack(reply any, streams []string) []*Entry {
 	var entries []*Entry
 	got := list(reply)
-	for i := 1; i+1 < len(got); i += 2 {
-		index := int(number(got[i])) - 1
+	for ; len(got) > 2; got = got[3:] {
+		index, n, rest := int(number(got[0]))-1, int(number(got[1])), text(got[2])
 		if index < 0 || index >= len(streams) {
-			continue
+			break
 		}
-		for _, raw := range list(got[i+1]) {
-			pairs := texts(at(raw, 1))
-			values := make(map[string]string, len(pairs)/2)
-			for j := 0; j+1 < len(pairs); j += 2 {
-				values[pairs[j]] = pairs[j+1]
+		for ; n > 0; n-- {
+			id, after, _ := strings.Cut(rest, " ")
+			length, after, ok := strings.Cut(after, " ")
+			size, err := strconv.Atoi(length)
+			if !ok || err != nil || size < 0 || size > len(after) {
+				break // what is pending is found there
 			}
-			entries = append(entries, r.decode(streams[index], text(at(raw, 0)), values))
+			own := strings.Clone(rest[:len(rest)-len(after)+size]) // which does not keep the others
+			entries = append(entries, r.decode(streams[index], own[:len(id)], own[len(own)-size:]))
+			rest = after[size:]
 		}
 	}
 	return entries
@@ -230,11 +232,7 @@ func (r *Reader) xread(ctx context.Context, from string, count int, block time.D
 	var entries []*Entry
 	for _, stream := range reply {
 		for _, m := range stream.Messages {
-			values := make(map[string]string, len(m.Values))
-			for name, v := range m.Values {
-				values[name] = text(v)
-			}
-			entries = append(entries, r.decode(stream.Stream, m.ID, values))
+			entries = append(entries, r.decode(stream.Stream, m.ID, text(m.Values[entryField])))
 		}
 	}
 	return entries, r.store.complete(ctx, entries)
@@ -274,108 +272,15 @@ func (r *Reader) inspect(ctx context.Context) error {
 	return nil
 }
 
-// decode reads an entry of a stream. What cannot be read is returned with Err,
-// for the worker to put aside.
-func (r *Reader) decode(stream, id string, values map[string]string) *Entry {
+// decode reads an entry of one of the streams.
+func (r *Reader) decode(stream, id, data string) *Entry {
 	segment := 0
 	for i, name := range r.streams {
 		if name == stream {
 			segment = r.of[i]
 		}
 	}
-	return decodeEntry(segment, stream, id, values)
-}
-
-func decodeEntry(segment int, stream, id string, values map[string]string) *Entry {
-	e := &Entry{ID: values["i"], Segment: segment, entry: id, stream: stream}
-	if e.Token, e.Err = Token(id); e.Err != nil {
-		return e
-	}
-	if len(values) == 0 {
-		e.Err = fmt.Errorf("the entry was deleted: %w", ErrNotFound)
-		return e
-	}
-	count := strings.Split(values["a"], "/")
-	for i, n := range []*int{&e.Attempt, &e.Failures, &e.Losses} {
-		if i >= len(count) {
-			break
-		}
-		v, err := strconv.Atoi(count[i])
-		if err != nil || v < 0 {
-			e.Err = fmt.Errorf("entry: attempt %q: %w", clip(values["a"], 40), ErrDamaged)
-			return e
-		}
-		*n = v
-	}
-	if e.ID == "" || e.Attempt == 0 {
-		e.Err = fmt.Errorf("entry without a job: %w", ErrDamaged)
-		return e
-	}
-	if m := values["m"]; m != "" {
-		v, err := strconv.ParseUint(m, 10, 63)
-		if err != nil {
-			e.Err = fmt.Errorf("entry: mutex token: %w", ErrDamaged)
-			return e
-		}
-		e.Mutex = v
-	}
-	if data := values["j"]; data != "" {
-		e.setSpec([]byte(data))
-	}
-	return e
-}
-
-func (e *Entry) setSpec(data []byte) {
-	spec, err := decodeSpec(data)
-	switch {
-	case errors.Is(err, ErrNewer):
-		e.Spec, e.Err = spec, err
-	case err != nil:
-		e.Err = fmt.Errorf("%w: %w", ErrDamaged, err)
-	default:
-		e.Spec = spec
-	}
-}
-
-// complete reads the specs that were too large for their entries.
-func (s *Store) complete(ctx context.Context, entries []*Entry) error {
-	var large []*Entry
-	for _, e := range entries {
-		if e.Spec == nil && e.Err == nil {
-			large = append(large, e)
-		}
-	}
-	if len(large) == 0 {
-		return nil
-	}
-	specs, err := read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) ([]*redis.StringCmd, error) {
-		cmds := make([]*redis.StringCmd, len(large))
-		_, err := rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-			for i, e := range large {
-				cmds[i] = p.HGet(ctx, s.segments[e.Segment].record(e.ID), "j")
-			}
-			return nil
-		})
-		if err != nil && judge(err) != final {
-			return nil, err
-		}
-		return cmds, nil
-	})
-	if err != nil {
-		return err // the entries stay pending and are found there
-	}
-	for i, e := range large {
-		data, err := specs[i].Bytes()
-		switch {
-		case errors.Is(err, redis.Nil):
-			e.Err = fmt.Errorf("the record is gone: %w", ErrNotFound)
-		case err != nil:
-			e.Err = fmt.Errorf("%w: %w", ErrDamaged, err)
-		default:
-			e.setSpec(data)
-		}
-	}
-	return nil
+	return decodeEntry(segment, stream, id, data)
 }
 
 // GroupGone reports whether a read failed because its stream or group is gone.

@@ -72,11 +72,11 @@ func (s *Store) pendingOf(ctx context.Context, segment int, stream, instance str
 		return nil, err
 	}
 	// Entries that were deleted while pending are missing in the range.
-	values, err := read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) (map[string]map[string]string, error) {
-		found := make(map[string]map[string]string, len(pending))
+	values, err := read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) (map[string]string, error) {
+		found := make(map[string]string, len(pending))
 		messages, err := rdb.XRangeN(ctx, stream, pending[0].ID, pending[len(pending)-1].ID, 10*reclaimBatch).Result()
 		for _, m := range messages {
-			found[m.ID] = textMap(m.Values)
+			found[m.ID] = text(m.Values[entryField])
 		}
 		return found, err
 	})
@@ -87,7 +87,7 @@ func (s *Store) pendingOf(ctx context.Context, segment int, stream, instance str
 	for i, p := range pending {
 		v, ok := values[p.ID]
 		if !ok {
-			if v, err = s.entryValues(ctx, stream, p.ID); err != nil {
+			if v, err = s.entryData(ctx, stream, p.ID); err != nil {
 				return nil, err
 			}
 		}
@@ -96,22 +96,14 @@ func (s *Store) pendingOf(ctx context.Context, segment int, stream, instance str
 	return entries, s.complete(ctx, entries)
 }
 
-func (s *Store) entryValues(ctx context.Context, stream, id string) (map[string]string, error) {
-	return read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) (map[string]string, error) {
+func (s *Store) entryData(ctx context.Context, stream, id string) (string, error) {
+	return read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) (string, error) {
 		m, err := rdb.XRange(ctx, stream, id, id).Result()
 		if err != nil || len(m) == 0 {
-			return nil, err
+			return "", err
 		}
-		return textMap(m[0].Values), nil
+		return text(m[0].Values[entryField]), nil
 	})
-}
-
-func textMap(values map[string]any) map[string]string {
-	out := make(map[string]string, len(values))
-	for k, v := range values {
-		out[k] = text(v)
-	}
-	return out
 }
 
 func (s *Store) reclaimEntries(ctx context.Context, segment int, instance string, lossLimit int, entries []*Entry, done *Reclaimed, report func(string, error)) (progress bool, err error) {
@@ -143,7 +135,7 @@ func (s *Store) reclaimEntries(ctx context.Context, segment int, instance string
 		return progress, nil
 	}
 	var a argList
-	a.key(k.workers(), k.due(), k.wait(), k.grant(), k.cancels(), k.history(Failed), k.history(Cancelled), k.events(), k.taken())
+	a.key(k.workers(), k.due(), k.wait(), k.grant(), k.cancels(), k.awaited(), k.history(Failed), k.history(Cancelled), k.events(), k.taken())
 	a.key(streams.names...)
 	a.key(jobs.keys...)
 	a.arg(instance, lossLimit, s.inboxPrefix(), s.ttl(Failed), s.ttl(Cancelled), len(streams.names), len(sent))

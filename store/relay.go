@@ -26,16 +26,16 @@ func note(data []byte, watched bool, line string) []byte {
 }
 
 // readNote reads a note; older releases wrote none of the further fields.
-func readNote(data []byte) (spec *Spec, watched bool, line string, err error) {
+func readNote(data string) (spec *Spec, watched bool, line string, err error) {
 	if spec, err = decodeSpec(data); err != nil {
 		return spec, false, "", err
 	}
-	_ = eachField(data[1:], func(tag uint64, value []byte) error {
+	_ = eachField(data[1:], func(tag uint64, value string) error {
 		switch tag {
 		case tagWatched:
 			watched = true
 		case tagLine:
-			line = string(value)
+			line = value
 		}
 		return nil
 	})
@@ -64,7 +64,7 @@ func (s *Store) relay(ctx context.Context, segment int) (map[string]error, error
 	failed := make(map[string]error)
 	var done []string
 	for id, data := range noted {
-		err := s.relayOne(ctx, segment, id, []byte(data))
+		err := s.relayOne(ctx, segment, id, data)
 		switch {
 		case errors.Is(err, ErrNewer):
 			continue // left to newer instances
@@ -89,7 +89,7 @@ func (s *Store) relay(ctx context.Context, segment int) (map[string]error, error
 // relayOne submits a noted job. When this ends half way the note is still there:
 // the job is answered to be there already, and it is watched then. One that is not
 // created is not fired by the ledger either; that correction can be lost.
-func (s *Store) relayOne(ctx context.Context, segment int, id string, data []byte) error {
+func (s *Store) relayOne(ctx context.Context, segment int, id, data string) error {
 	spec, watched, line, err := readNote(data)
 	if err != nil {
 		if !errors.Is(err, ErrNewer) {
@@ -105,6 +105,7 @@ func (s *Store) relayOne(ctx context.Context, segment int, id string, data []byt
 	if err != nil || !watched || refused {
 		return err
 	}
-	_, err = s.run(ctx, call{scriptAwait, []string{s.segments[s.segmentOf(id)].record(id)}, []any{watchers}})
+	k := s.segments[s.segmentOf(id)]
+	_, err = s.run(ctx, call{scriptAwait, []string{k.record(id), k.awaited()}, []any{id, watchers}})
 	return err
 }

@@ -98,12 +98,7 @@ func (s *Store) sendPromised(ctx context.Context, node *redis.Client, calls []ca
 	var wait *redis.IntCmd
 	_, _ = node.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for i, n := range part {
-			c := calls[n]
-			if byText {
-				cmds[i] = p.Eval(ctx, c.script.text, c.keys, c.args...)
-			} else {
-				cmds[i] = p.EvalSha(ctx, c.script.sha, c.keys, c.args...)
-			}
+			cmds[i] = calls[n].on(ctx, p, byText)
 		}
 		mark = p.Eval(ctx, scriptMark.text, []string{markOf(calls[part[0]].keys[0])})
 		wait = redis.NewIntCmd(ctx, "wait", s.options.WaitReplicas, patience.Milliseconds())

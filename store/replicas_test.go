@@ -126,7 +126,7 @@ func TestSettlesDoNotWaitForReplicas(t *testing.T) {
 	require.ErrorIs(t, errs[0], ErrUncertain)
 	assert.ErrorContains(t, errs[0], "0 of 1 replicas")
 	require.NoError(t, w.settle(w.take(1)[0], Succeed))
-	_, beats := s.Heartbeat(t.Context(), "worker", time.Minute, []string{DefaultQueue}, 0, nil)
+	_, beats := s.Heartbeat(t.Context(), "worker", time.Minute, []string{DefaultQueue}, 0, nil, "")
 	require.NoError(t, Distinct(beats))
 	_, err := s.Promote(t.Context(), 0, func(string, error) {})
 	require.NoError(t, err)

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -30,6 +32,13 @@ func TestLifeInEverySegmentOfACluster(t *testing.T) {
 	rdb := redistest.SharedCluster(t).Client(t)
 	s := open(t, rdb, Options{})
 	require.Equal(t, defaultClusterSegments, s.Segments())
+	masters := map[string]int{}
+	for _, k := range s.segments {
+		master, err := rdb.MasterForKey(t.Context(), k.meta())
+		require.NoError(t, err)
+		masters[master.Options().Addr]++
+	}
+	assert.Equal(t, []int{4, 4, 4}, slices.Collect(maps.Values(masters)))
 	w := work(t, s, "worker")
 	var news []NewJob
 	for i := range 200 {
@@ -62,7 +71,7 @@ func TestLifeInEverySegmentOfACluster(t *testing.T) {
 			batch = append(batch, Settlement{Entry: e, Outcome: Succeed})
 		}
 	}
-	assert.Len(t, seen, 16)
+	assert.Len(t, seen, defaultClusterSegments)
 	require.Len(t, batch, 200)
 	_, errs = s.Settle(t.Context(), "worker", batch)
 	require.NoError(t, errors.Join(errs...))
@@ -195,7 +204,7 @@ func TestOutOfMemory(t *testing.T) {
 
 	require.NoError(t, rdb.ConfigSet(ctx, "maxmemory", "1mb").Err())
 	require.ErrorContains(t, rdb.Set(ctx, "x", "y", 0).Err(), "OOM")
-	before := dump(t, rdb, s.options.Namespace)
+	before := dump(t, rdb, s)
 
 	for name, spec := range map[string]*Spec{"now": job(), "later": job(later1h), "mutex": job(mutexed), "queue": job(func(s *Spec) { s.Queue = "other" })} {
 		_, errs := s.Submit(ctx, []NewJob{{ID: "new " + name, Spec: spec}, {ID: "other " + name, Spec: spec}})
@@ -205,12 +214,12 @@ func TestOutOfMemory(t *testing.T) {
 			assert.ErrorContains(t, err, "out of memory")
 		}
 	}
-	assert.Equal(t, before, dump(t, rdb, s.options.Namespace), "surely nothing was done")
+	assert.Equal(t, before, dump(t, rdb, s), "surely nothing was done")
 
 	for _, e := range entries {
 		require.NoError(t, w.settle(e, outcomes[e.ID], delay(time.Hour), func(o *Settlement) { o.Result = []byte("1") }), e.ID)
 	}
-	_, errs := s.Heartbeat(ctx, "worker", time.Minute, []string{DefaultQueue}, 3, nil)
+	_, errs := s.Heartbeat(ctx, "worker", time.Minute, []string{DefaultQueue}, 3, nil, "")
 	require.NoError(t, Distinct(errs))
 	require.NoError(t, rdb.ZRem(ctx, s.segments[0].workers(), "lost").Err())
 	done, err := s.Reclaim(ctx, 0, "lost", 3, func(string, error) {})
@@ -258,14 +267,14 @@ func TestRefusedWrites(t *testing.T) {
 	entries := w.take(len(outcomes))
 	require.Len(t, entries, len(outcomes))
 	require.NoError(t, rdb.ConfigSet(ctx, "min-replicas-to-write", "1").Err())
-	before := dump(t, rdb, s.options.Namespace)
+	before := dump(t, rdb, s)
 	for _, e := range entries {
 		err := w.settle(e, Outcome(e.ID[0]))
 		require.ErrorIs(t, err, ErrUnavailable, e.ID)
 		assert.NotErrorIs(t, err, ErrFenced, e.ID)
 		assert.ErrorContains(t, err, "NOREPLICAS", e.ID)
 	}
-	assert.Equal(t, before, dump(t, rdb, s.options.Namespace), "surely nothing was done")
+	assert.Equal(t, before, dump(t, rdb, s), "surely nothing was done")
 	require.NoError(t, rdb.ConfigSet(ctx, "min-replicas-to-write", "0").Err())
 	for _, e := range entries {
 		require.NoError(t, w.settle(e, Outcome(e.ID[0])), e.ID)
@@ -320,7 +329,7 @@ func TestScriptFlushUnderLoad(t *testing.T) {
 		_, errs := s.Settle(t.Context(), "worker", batch)
 		require.NoError(t, errors.Join(errs...))
 		settled += len(batch)
-		_, beats := s.Heartbeat(t.Context(), "worker", time.Minute, []string{DefaultQueue}, 0, nil)
+		_, beats := s.Heartbeat(t.Context(), "worker", time.Minute, []string{DefaultQueue}, 0, nil, "")
 		err = Distinct(beats)
 		require.NoError(t, err)
 		for i := range s.Segments() {

@@ -69,7 +69,7 @@ func (s *Store) PutSchedule(ctx context.Context, p Put) (generation int64, done 
 	}
 	a.arg(p.Name, generationRead, old.State, stamp(old.Next), flag(p.Same), p.Definition, stamp(p.Next), stamp(p.Look), p.State, p.Group,
 		Version{Meta: p.Meta, Definition: p.Definition}.encode(), versionsKept, s.control(), segment, flag(leaves), flag(joins),
-		s.options.Ledger.Age.Milliseconds(), s.options.Ledger.Count)
+		s.options.Ledger.Age.Milliseconds(), s.options.Ledger.Count, len(p.Ledger))
 	a.ledger(p.Ledger)
 	reply, err := s.run(ctx, call{scriptSchedulePut, a.keys, a.args})
 	return number(at(reply, 0)), number(at(reply, 1)) == 1, err
@@ -212,28 +212,29 @@ func (s *Store) Schedules(ctx context.Context) ([]string, error) {
 	return names, nil
 }
 
-// DueSchedules returns up to limit schedules of a segment that are to be looked
-// at by now, but for the first skip ones. Those that cannot be read have Parked
-// set.
-func (s *Store) DueSchedules(ctx context.Context, segment, skip, limit int, now time.Time) ([]*Schedule, error) {
+// DueSchedules names up to limit schedules of a segment that are to be looked at
+// by now, but for the first skip ones.
+func (s *Store) DueSchedules(ctx context.Context, segment, skip, limit int, now time.Time) ([]string, error) {
 	k := s.segments[segment]
-	names, err := read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) ([]string, error) {
+	return read(ctx, s, func(ctx context.Context, rdb redis.UniversalClient) ([]string, error) {
 		return rdb.ZRangeByScore(ctx, k.plan(), &redis.ZRangeBy{
 			Min: "-inf", Max: strconv.FormatInt(now.UnixMilli(), 10), Offset: int64(skip), Count: int64(limit),
 		}).Result()
 	})
-	if err != nil {
-		return nil, err
-	}
-	due, errs := s.GetSchedules(ctx, names)
+}
+
+// ReadSchedules reads schedules that are in the plan. Those that are not there, or
+// damaged, have Parked set.
+func (s *Store) ReadSchedules(ctx context.Context, names []string) ([]*Schedule, error) {
+	all, errs := s.GetSchedules(ctx, names)
 	for i, err := range errs {
 		if errors.Is(err, ErrNotFound) || errors.Is(err, ErrDamaged) {
-			due[i] = &Schedule{Name: names[i], Parked: err.Error()}
+			all[i] = &Schedule{Name: names[i], Parked: err.Error()}
 		} else if err != nil {
 			return nil, err
 		}
 	}
-	return due, nil
+	return all, nil
 }
 
 // NextTick returns the next time after now at which one of a segment's schedules

@@ -134,7 +134,7 @@ func TestGenerationsGoOn(t *testing.T) {
 		require.NoError(t, rdb.HSet(t.Context(), k.schedule("old"), "g", damaged).Err())
 		read := stored(t, s, "old")
 		assert.NotEmpty(t, read.Parked, damaged)
-		due, err := s.DueSchedules(t.Context(), 0, 0, 10, time.Now())
+		due, err := readDue(t.Context(), s, 0, 0, 10)
 		require.NoError(t, err)
 		require.Len(t, due, 1)
 		parked, err := s.ParkSchedule(t.Context(), "old", due[0].Definition, due[0].Parked)
@@ -243,7 +243,7 @@ func TestManySchedules(t *testing.T) {
 	require.NoError(t, rdb.HSet(t.Context(), k.schedule(names[5]), "n", "soon").Err())
 	all, errs := s.GetSchedules(t.Context(), names)
 	require.Len(t, all, len(names))
-	due, err := s.DueSchedules(t.Context(), 0, 2, len(names), time.Now())
+	due, err := readDue(t.Context(), s, 0, 2, len(names))
 	require.NoError(t, err)
 	require.Len(t, due, len(names)-2)
 	for i, name := range names {
@@ -310,12 +310,12 @@ func TestPutOfForeignKeys(t *testing.T) {
 			key := s.segments[0].prefix + kind
 			require.NoError(t, rdb.Del(t.Context(), key).Err())
 			require.NoError(t, rdb.XAdd(t.Context(), &redis.XAddArgs{Stream: key, Values: []any{"what", "else"}}).Err())
-			before := dump(t, rdb, s.options.Namespace)
+			before := dump(t, rdb, s)
 			_, done, err := s.PutSchedule(t.Context(), p)
 			require.ErrorIs(t, err, ErrDamaged)
 			assert.ErrorContains(t, err, key)
 			assert.False(t, done)
-			assert.Equal(t, before, dump(t, rdb, s.options.Namespace))
+			assert.Equal(t, before, dump(t, rdb, s))
 			if kind != "plan" {
 				require.NoError(t, s.DropSchedule(t.Context(), "plan"), "it can be dropped")
 			}

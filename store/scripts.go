@@ -6,6 +6,7 @@ import (
 	"embed"
 	"encoding/hex"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
@@ -124,12 +125,20 @@ type call struct {
 	args   []any
 }
 
+// on sends a call, by the digest of its script or by its text.
+func (c call) on(ctx context.Context, rdb redis.Scripter, byText bool) *redis.Cmd {
+	if byText {
+		return rdb.Eval(ctx, c.script.text, c.keys, c.args...)
+	}
+	return rdb.EvalSha(ctx, c.script.sha, c.keys, c.args...)
+}
+
 // eval runs a script by its digest and, when the server does not know it (a
 // restart, a failover, SCRIPT FLUSH), by its text.
 func eval(ctx context.Context, rdb redis.Scripter, c call) (any, error) {
-	reply, err := rdb.EvalSha(ctx, c.script.sha, c.keys, c.args...).Result()
+	reply, err := c.on(ctx, rdb, false).Result()
 	if hasReply(err, "NOSCRIPT") {
-		reply, err = rdb.Eval(ctx, c.script.text, c.keys, c.args...).Result()
+		reply, err = c.on(ctx, rdb, true).Result()
 	}
 	if err == redis.Nil { //nolint:errorlint // a nil reply is not an error here
 		err = nil
@@ -139,30 +148,43 @@ func eval(ctx context.Context, rdb redis.Scripter, c call) (any, error) {
 
 // evalAll runs scripts in one pipeline. In a pipeline NOSCRIPT comes back as
 // the reply of one command while the others are executed, so just those that
-// got it are run again by their text.
+// got it are run again by their text, in another one.
 func evalAll(ctx context.Context, rdb redis.UniversalClient, calls []call) ([]any, []error) {
 	replies, errs := make([]any, len(calls)), make([]error, len(calls))
 	if len(calls) == 1 {
 		replies[0], errs[0] = eval(ctx, rdb, calls[0])
 		return replies, errs
 	}
-	cmds := make([]*redis.Cmd, len(calls))
+	all := make([]int, len(calls))
+	for i := range all {
+		all[i] = i
+	}
+	if unknown := sendAll(ctx, rdb, calls, all, false, replies, errs); len(unknown) > 0 {
+		sendAll(ctx, rdb, calls, unknown, true, replies, errs)
+	}
+	return replies, errs
+}
+
+// sendAll sends those of calls that part lists, by their digests or by their
+// texts. It returns which of them the server did not know.
+func sendAll(ctx context.Context, rdb redis.UniversalClient, calls []call, part []int, byText bool, replies []any, errs []error) (unknown []int) {
+	cmds := make([]*redis.Cmd, len(part))
 	_, _ = rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for i, c := range calls {
-			cmds[i] = p.EvalSha(ctx, c.script.sha, c.keys, c.args...)
+		for i, n := range part {
+			cmds[i] = calls[n].on(ctx, p, byText)
 		}
 		return nil
 	})
-	for i, cmd := range cmds {
-		replies[i], errs[i] = cmd.Result()
-		if hasReply(errs[i], "NOSCRIPT") {
-			replies[i], errs[i] = eval(ctx, rdb, calls[i])
+	for i, n := range part {
+		replies[n], errs[n] = cmds[i].Result()
+		if hasReply(errs[n], "NOSCRIPT") {
+			unknown = append(unknown, n)
 		}
-		if errs[i] == redis.Nil { //nolint:errorlint // as above
-			errs[i] = nil
+		if errs[n] == redis.Nil { //nolint:errorlint // as above
+			errs[n] = nil
 		}
 	}
-	return replies, errs
+	return unknown
 }
 
 // argList collects the keys and arguments of one call in the order in which
@@ -172,11 +194,29 @@ type argList struct {
 	args []any
 }
 
+// words writes numbers as one argument: each one costs Redis and Lua, and most
+// calls have thousands.
+func words(numbers ...int64) string {
+	out := make([]byte, 0, 16*len(numbers))
+	for i, n := range numbers {
+		if i > 0 {
+			out = append(out, ' ')
+		}
+		out = strconv.AppendInt(out, n, 10)
+	}
+	return string(out)
+}
+
 func (a *argList) key(k ...string) { a.keys = append(a.keys, k...) }
 func (a *argList) arg(v ...any)    { a.args = append(a.args, v...) }
 
 // claims adds the keys a job holds beside its record, as lib/claims reads them.
 func (a *argList) claims(k keys, s *Spec) { a.claimsAnd(k, s, "") }
+
+// claims tells whether a job holds keys beside its record.
+func (s *Spec) claims() bool {
+	return s.Unique != "" || s.Mutex != "" || len(s.Tags) > 0 || InstanceOf(s.Queue) != ""
+}
 
 // claimsAnd is claims with the locator of a new job's ID, unless that is empty.
 func (a *argList) claimsAnd(k keys, s *Spec, locator string) {

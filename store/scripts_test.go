@@ -182,7 +182,7 @@ var (
 	luaCall    = regexp.MustCompile(`\b(?:redis\.pcall|redis\.call|call|try)\(`)
 	luaComment = regexp.MustCompile(`--.*`)
 	// A key comes from KEYS: directly, by the cursor key(), or from a list of such.
-	luaKey = regexp.MustCompile(`^(KEYS\[[^\]]+\]|[a-z_]+(\.[a-z]+)?|streams\[index\])$`)
+	luaKey = regexp.MustCompile(`^(unpack\(KEYS,[^)]+\)|KEYS\[[^\]]+\]|[a-z_]+(\.[a-z]+)?|streams\[index\])$`)
 )
 
 // In these the key is not the first argument.

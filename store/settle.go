@@ -34,8 +34,9 @@ func (s *Store) Settle(ctx context.Context, instance string, batch []Settlement)
 	var segments []int
 	for segment, items := range bySegment(order, func(i int) int { return batch[i].Entry.Segment }) {
 		for _, part := range chunk(items, func(i int) int { return len(batch[i].Result) + len(batch[i].Error) + 256 }) {
-			calls = append(calls, s.settleCall(segment, instance, batch, part))
-			parts = append(parts, part)
+			c, order := s.settleCall(segment, instance, batch, part)
+			calls = append(calls, c)
+			parts = append(parts, order)
 			segments = append(segments, segment)
 		}
 	}
@@ -79,11 +80,34 @@ func settled(code int64) (cancelled bool, err error) {
 	return false, fmt.Errorf("settle: %w", ErrFenced)
 }
 
-func (s *Store) settleCall(segment int, instance string, batch []Settlement, part []int) call {
+// settleCall settles a part of a batch. It returns the part in the order of the answers.
+func (s *Store) settleCall(segment int, instance string, batch []Settlement, part []int) (call, []int) {
 	k := s.segments[segment]
 	var streams streamSet
-	var jobs argList
-	for _, i := range part {
+	plain, others := separate(batch, part)
+	groups := bundled(plain, func(i int) successes {
+		e := batch[i].Entry
+		return successes{e.stream, e.Spec.Name, e.Attempt}
+	})
+	order := make([]int, 0, len(part))
+	jobs := argList{keys: make([]string, 0, len(part)), args: make([]any, 0, 4*len(part)+8)}
+	jobs.arg(len(groups))
+	for _, g := range groups {
+		jobs.arg(streams.of(g.key.stream), g.key.name, batch[g.items[0]].Entry.Spec.Queue, g.key.attempt, len(g.items))
+		for _, i := range g.items {
+			jobs.arg(&batch[i].Entry.ID) // a pointer, for a string in an interface is one more allocation
+			jobs.key(k.record(batch[i].Entry.ID))
+		}
+		for _, i := range g.items {
+			jobs.arg(&batch[i].Entry.entry)
+		}
+		for _, i := range g.items {
+			jobs.arg(batch[i].Elapsed.Milliseconds())
+		}
+		order = append(order, g.items...)
+	}
+	jobs.arg(len(others))
+	for _, i := range others {
 		it := batch[i]
 		e, spec := it.Entry, it.Entry.Spec
 		delay := ceilMillis(it.Delay)
@@ -104,8 +128,9 @@ func (s *Store) settleCall(segment int, instance string, batch []Settlement, par
 		jobs.key(k.record(e.ID))
 		jobs.claims(k, s.localSpec(segment, spec))
 	}
+	order = append(order, others...)
 	var a argList
-	a.key(k.due(), k.wait(), k.grant(), k.cancels())
+	a.key(k.due(), k.wait(), k.grant(), k.cancels(), k.awaited())
 	for _, state := range FinalStates {
 		a.key(k.history(state))
 	}
@@ -116,9 +141,36 @@ func (s *Store) settleCall(segment int, instance string, batch []Settlement, par
 	for _, state := range FinalStates {
 		a.arg(s.ttl(state))
 	}
-	a.arg(len(streams.names), len(part))
+	a.arg(len(streams.names))
 	a.arg(jobs.args...)
-	return call{scriptSettle, a.keys, a.args}
+	return call{scriptSettle, a.keys, a.args}, order
+}
+
+// separate finds the plain successes of a part, which are settled first. Of several
+// settlements of one entry the first one counts.
+func separate(batch []Settlement, part []int) (plain, others []int) {
+	before := make(map[Key]bool)
+	for _, i := range part {
+		if it := batch[i]; it.plain() && !before[it.Entry.Key()] {
+			plain = append(plain, i)
+		} else {
+			others = append(others, i)
+			before[it.Entry.Key()] = true
+		}
+	}
+	return plain, others
+}
+
+// successes is what those that are settled together have in common.
+type successes struct {
+	stream, name string
+	attempt      int
+}
+
+// plain tells whether nothing but the success itself is to be recorded.
+func (it Settlement) plain() bool {
+	s := it.Entry.Spec
+	return it.Outcome == Succeed && len(it.Result) == 0 && s.Retain == 0 && !s.claims()
 }
 
 // ttl is how long, in ms, finished jobs of a state are kept.

@@ -17,7 +17,7 @@ import (
 // Segments of a namespace where nothing else is asked for.
 const (
 	defaultSegments        = 1
-	defaultClusterSegments = 16
+	defaultClusterSegments = 12
 )
 
 // formatVersion is raised when an older release could not work on the keys.
@@ -32,7 +32,7 @@ const (
 // Options configure a [Store].
 type Options struct {
 	Namespace string
-	Segments  int // 0 = 1, or 16 on Redis Cluster
+	Segments  int // 0 = 1, or 12 on Redis Cluster
 	Retention Retention
 	Ledger    Bound // of what is kept of each schedule's ticks; zero fields = 30 days, 200
 	Logger    *slog.Logger
@@ -112,11 +112,11 @@ func New(rdb redis.UniversalClient, o Options) (*Store, error) {
 	if n < 0 || n > maxSegments {
 		return nil, fmt.Errorf("Segments: %d is not between 1 and %d", n, maxSegments)
 	}
-	for i := range n {
-		s.segments = append(s.segments, newKeys(o.Namespace, i))
+	for _, number := range tagNumbers(o.Namespace, n) {
+		s.segments = append(s.segments, newKeys(o.Namespace, number))
 	}
 	s.suspected = make([]atomic.Bool, n)
-	s.submits.flush = s.submitBatch
+	s.submits.flush = s.submitTogether
 	s.signals = newSignals(s)
 	return s, nil
 }
@@ -304,18 +304,17 @@ func read[T any](ctx context.Context, s *Store, f func(context.Context, redis.Un
 // attempt calls f until it got an answer, tries are used up, or ctx ends. All
 // transitions may be repeated, so an unanswered one is. got receives what each
 // try returned, in the caller's goroutine. sent reports whether a try before the
-// last one may have been executed.
+// last one may have been executed. That ctx ended does not say what is wrong, so
+// the error has beside it what the try before was told.
 func attempt[T any](
 	ctx context.Context, s *Store, rdb redis.UniversalClient, f func(context.Context, redis.UniversalClient) (T, error), got func(T),
 ) (sent bool, err error) {
+	if cause := context.Cause(ctx); cause != nil {
+		return false, fmt.Errorf("%w: %w", ErrUnavailable, cause)
+	}
 	wait := firstWait
+	var last error
 	for i := 1; ; i++ {
-		if cause := context.Cause(ctx); cause != nil {
-			if sent {
-				return sent, fmt.Errorf("%w: %w", ErrUncertain, cause)
-			}
-			return sent, fmt.Errorf("%w: %w", ErrUnavailable, cause)
-		}
 		v, answered, err := within(ctx, func() (T, error) { return f(ctx, rdb) })
 		if answered {
 			got(v)
@@ -329,9 +328,13 @@ func attempt[T any](
 		if verdict != final && s.life.Err() != nil {
 			return sent, fmt.Errorf("%w: %w", ErrClosed, classify(err, sent))
 		}
+		if last != nil && errors.Is(err, ctx.Err()) {
+			err = fmt.Errorf("%w; before that: %w", err, last)
+		}
 		if verdict == final || i == tries || sleep(ctx, wait) != nil {
 			return sent, classify(err, sent)
 		}
+		last = err
 		wait *= 4
 	}
 }
@@ -339,7 +342,7 @@ func attempt[T any](
 // within runs f and waits for it or for ctx, whichever ends first: go-redis
 // does not give up a read when its context is cancelled.
 func within[T any](ctx context.Context, f func() (T, error)) (v T, answered bool, err error) {
-	if ctx.Done() == nil {
+	if patient, _ := ctx.Value(inPlace{}).(bool); patient || ctx.Done() == nil {
 		v, err = f()
 		return v, true, err
 	}
@@ -432,8 +435,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 	defer t.Stop()
 	select {
 	case <-t.C:
-		return nil
 	case <-ctx.Done():
-		return ctx.Err()
 	}
+	return ctx.Err()
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -161,8 +160,9 @@ func (s *Store) submitBatch(ctx context.Context, batch []*submission) {
 	var parts [][]*submission
 	for segment, items := range bySegment(batch, func(it *submission) int { return it.segment }) {
 		for _, part := range chunk(items, (*submission).size) {
-			calls = append(calls, s.submitCall(segment, part))
-			parts = append(parts, part)
+			c, order := s.submitCall(segment, part)
+			calls = append(calls, c)
+			parts = append(parts, order)
 		}
 	}
 	replies, errs := s.runAll(ctx, calls)
@@ -180,7 +180,7 @@ func (s *Store) submitBatch(ctx context.Context, batch []*submission) {
 				}
 				it.answer(answers[j])
 				if errors.Is(it.err, ErrDamaged) {
-					if key := s.foreignAmong(ctx, s.submitCall(it.segment, []*submission{it}).keys); key != "" {
+					if key := s.foreignFor(ctx, it); key != "" {
 						it.err = fmt.Errorf("%s: %w", key, it.err)
 					}
 				}
@@ -194,26 +194,56 @@ func (s *Store) submitBatch(ctx context.Context, batch []*submission) {
 	}
 }
 
-func (s *Store) submitCall(segment int, items []*submission) call {
+// submitCall stores jobs. It returns them in the order of the answers.
+func (s *Store) submitCall(segment int, items []*submission) (call, []*submission) {
 	k := s.segments[segment]
 	var streams streamSet
-	var jobs argList
-	for _, it := range items {
-		jobs.accept(k, it, &streams)
+	order := make([]*submission, 0, len(items))
+	jobs := argList{keys: make([]string, 0, len(items)), args: make([]any, 0, 2*len(items)+8)}
+	parts := stretches(items, (*submission).plain)
+	jobs.arg(len(parts))
+	for _, part := range parts {
+		groups := bundled(part.plain, func(it *submission) string { return k.stream(it.spec.Queue, it.spec.Priority) })
+		jobs.arg(len(groups))
+		for _, g := range groups {
+			jobs.arg(streams.of(g.key), len(g.items))
+			for _, it := range g.items {
+				jobs.arg(&it.id, it.data) // a pointer, for a string in an interface is one more allocation
+				jobs.key(k.record(it.id))
+			}
+			order = append(order, g.items...)
+		}
+		jobs.arg(len(part.others))
+		for _, it := range part.others {
+			jobs.accept(k, it, &streams)
+		}
+		order = append(order, part.others...)
 	}
 	var a argList
 	a.key(k.due(), k.wait(), k.grant(), k.tend())
 	a.key(streams.names...)
-	a.arg(s.control(), segment, len(streams.names), len(items))
+	a.arg(s.control(), segment, len(streams.names))
 	a.key(jobs.keys...)
 	a.arg(jobs.args...)
-	return call{scriptSubmit, a.keys, a.args}
+	return call{scriptSubmit, a.keys, a.args}, order
+}
+
+// foreignFor finds a key that a job needs and that is not ours, "" if there is none.
+func (s *Store) foreignFor(ctx context.Context, it *submission) string {
+	alone, _ := s.submitCall(it.segment, []*submission{it})
+	return s.foreignAmong(ctx, alone.keys)
+}
+
+// plain tells whether a job is only to be put into its stream, under an ID that
+// nobody can have used.
+func (it *submission) plain() bool {
+	s := it.spec
+	return it.made && it.locator == "" && s.RunAt.IsZero() && s.Delay <= 0 && !s.claims()
 }
 
 // accept adds one job as lib/accept reads it.
 func (a *argList) accept(k keys, it *submission, streams *streamSet) {
 	spec := it.spec
-	r := ref{spec.Priority, spec.Queue, spec.Mutex, it.id}
 	start := int64(0)
 	if !spec.RunAt.IsZero() {
 		start = max(spec.RunAt.UnixMilli(), 1)
@@ -222,19 +252,15 @@ func (a *argList) accept(k keys, it *submission, streams *streamSet) {
 	} else if InstanceOf(spec.Queue) != "" {
 		start = -1 // promote alone knows whether the instance still reads
 	}
-	a.arg(it.id, it.data, streams.of(k.stream(spec.Queue, spec.Priority)), start)
-	if start == 0 && spec.Mutex == "" {
-		a.arg("", "")
-	} else {
+	a.key(k.record(it.id))
+	a.arg(it.id, it.data, words(int64(streams.of(k.stream(spec.Queue, spec.Priority))), start))
+	a.claimsAnd(k, it.local, it.locator)
+	if start != 0 || it.local.Mutex != "" {
+		r := ref{spec.Priority, spec.Queue, spec.Mutex, it.id}
 		a.arg(r.String(), r.route())
 	}
-	a.key(k.record(it.id))
-	a.claimsAnd(k, it.local, it.locator)
 	a.tend(it)
 }
-
-// route is the end of a waiting list's member: priority, queue and ID.
-func (r ref) route() string { return string(r.priority) + ":" + escape(r.queue) + ":" + r.id }
 
 // announce adds queues to the namespace's list, which is how Counts and the
 // reaper know them. A process does so once in a while for each queue.
@@ -265,145 +291,6 @@ func (s *Store) announce(ctx context.Context, jobs []NewJob) error {
 		s.queuesKnown.Store(q, time.Now())
 	}
 	return nil
-}
-
-// grouper lets concurrent callers share round trips: while one call is in
-// flight, the jobs that arrive form the next batch. It has no goroutine while
-// nobody submits.
-type grouper struct {
-	flush func(context.Context, []*submission)
-
-	mu      sync.Mutex
-	waiting []*handIn
-	flying  bool
-	closed  bool
-	flights sync.WaitGroup
-}
-
-// handIn is what one caller brought.
-type handIn struct {
-	items []*submission
-	taken bool
-	done  chan struct{}
-}
-
-// flushTimeout bounds a shared round trip, which must not depend on the
-// context of any one caller.
-const flushTimeout = 15 * time.Second
-
-// do hands items in and waits for their outcome. When ctx ends first it returns
-// an error: items that were not yet sent are withdrawn and surely not
-// submitted; the others still belong to the flight.
-func (g *grouper) do(ctx context.Context, items []*submission) error {
-	if len(items) == 0 {
-		return nil
-	}
-	if cause := context.Cause(ctx); cause != nil {
-		return fmt.Errorf("submit: %w: %w", ErrUnavailable, cause)
-	}
-	mine := &handIn{items: items, done: make(chan struct{})}
-	g.mu.Lock()
-	if g.closed {
-		g.mu.Unlock()
-		return ErrClosed
-	}
-	g.waiting = append(g.waiting, mine)
-	if !g.flying {
-		g.flying = true
-		g.flights.Go(g.fly) // ends when nothing waits
-	}
-	g.mu.Unlock()
-	select {
-	case <-mine.done:
-		return nil
-	case <-ctx.Done():
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if !mine.taken {
-		g.waiting = slices.DeleteFunc(g.waiting, func(w *handIn) bool { return w == mine })
-		return fmt.Errorf("submit: %w: %w", ErrUnavailable, context.Cause(ctx))
-	}
-	select {
-	case <-mine.done: // it ended in the same moment
-		return nil
-	default:
-		return fmt.Errorf("submit: %w: %w", ErrUncertain, context.Cause(ctx))
-	}
-}
-
-// close waits for the calls in flight; later ones are refused.
-func (g *grouper) close() {
-	g.mu.Lock()
-	g.closed = true
-	g.mu.Unlock()
-	g.flights.Wait()
-}
-
-func (g *grouper) fly() {
-	for {
-		g.mu.Lock()
-		var batch []*submission
-		var groups []*handIn
-		size := 0
-		for _, w := range g.waiting {
-			if len(batch) > 0 && (len(batch)+len(w.items) > maxBatch || size > maxBatchBytes) {
-				break
-			}
-			for _, it := range w.items {
-				size += it.size()
-			}
-			w.taken = true
-			groups = append(groups, w)
-			batch = append(batch, w.items...)
-		}
-		g.waiting = g.waiting[len(groups):]
-		if len(groups) == 0 {
-			g.flying = false
-			g.mu.Unlock()
-			return
-		}
-		g.mu.Unlock()
-		ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
-		g.flush(ctx, batch)
-		cancel()
-		for _, w := range groups {
-			close(w.done)
-		}
-	}
-}
-
-// bySegment splits items by their segment, keeping their order.
-func bySegment[T any](items []T, segment func(T) int) map[int][]T {
-	parts := make(map[int][]T)
-	for _, it := range items {
-		parts[segment(it)] = append(parts[segment(it)], it)
-	}
-	return parts
-}
-
-// chunk splits items so that each part respects the limits of one call.
-func chunk[T any](items []T, size func(T) int) [][]T {
-	return chunkOf(items, maxBatch, func(it T) (int, int) { return 1, size(it) })
-}
-
-// chunkOf splits items so that each part weighs at most limit and has about
-// maxBatchBytes; one that exceeds this by itself is alone.
-func chunkOf[T any](items []T, limit int, cost func(T) (weight, bytes int)) [][]T {
-	var parts [][]T
-	from, weight, bytes := 0, 0, 0
-	for i, it := range items {
-		w, b := cost(it)
-		if i > from && (weight+w > limit || bytes+b > maxBatchBytes) {
-			parts = append(parts, items[from:i])
-			from, weight, bytes = i, 0, 0
-		}
-		weight, bytes = weight+w, bytes+b
-	}
-	if from < len(items) {
-		parts = append(parts, items[from:])
-	}
-	return parts
 }
 
 func ceilMillis(d time.Duration) int64 {

@@ -185,12 +185,12 @@ func (s *Store) fly(ctx context.Context, segment int, flight [][]*step) {
 func (s *Store) fireCall(segment int, steps []*step) call {
 	k := s.segments[segment]
 	var streams streamSet
-	var turns argList
+	turns := argList{make([]string, 0, 3*len(steps)), make([]any, 0, 10*len(steps))}
 	for _, st := range steps {
 		turns.turn(k, segment, st, &streams)
 	}
 	var a argList
-	a.key(k.due(), k.wait(), k.grant(), k.tend(), k.relay(), k.plan())
+	a.key(k.due(), k.wait(), k.grant(), k.tend(), k.relay(), k.plan(), k.awaited())
 	a.key(streams.names...)
 	a.key(turns.keys...)
 	a.arg(s.control(), segment, watchers, s.options.Ledger.Age.Milliseconds(), s.options.Ledger.Count, len(streams.names), len(steps))
@@ -200,33 +200,38 @@ func (s *Store) fireCall(segment int, steps []*step) call {
 
 // turn adds one turn as fire.lua reads it.
 func (a *argList) turn(k keys, segment int, st *step, streams *streamSet) {
-	var rest argList
-	rest.arg(stamp(st.Next), stamp(st.Look), stamp(st.Last), st.State, len(st.jobs))
-	for i, it := range st.jobs {
-		if relayed(it, segment) {
-			rest.arg(it.id, note(it.data, st.Jobs[i].Watched, st.lineOf(i)))
-			continue
-		}
-		rest.arg("", flag(st.Jobs[i].Watched), st.Jobs[i].Line)
-		rest.accept(k, it, streams)
-	}
-	rest.ledger(st.Ledger)
 	read := st.Schedule
+	a.key(k.schedule(read.Name), k.ledger(read.Name))
+	head := len(a.args)
+	a.arg("", read.Name, read.State, st.State)
+	keys, args := len(a.keys), len(a.args)
+	for i, it := range st.jobs {
+		job := st.Jobs[i]
+		switch {
+		case relayed(it, segment):
+			a.arg("r", it.id, note(it.data, job.Watched, st.lineOf(i)))
+			continue
+		case job.Watched:
+			a.arg("w" + strconv.Itoa(job.Line))
+		default:
+			a.arg(job.Line)
+		}
+		a.accept(k, it, streams)
+	}
+	a.ledger(st.Ledger)
 	earliest := int64(0)
 	if !st.NotBefore.IsZero() {
 		earliest = st.NotBefore.UnixMilli()
 	}
-	a.key(k.schedule(read.Name), k.ledger(read.Name))
-	a.key(rest.keys...)
-	a.arg(read.Name, read.Generation, stamp(read.Next), read.State, earliest, flag(st.relays), len(rest.keys), len(rest.args))
-	a.arg(rest.args...)
+	a.args[head] = words(read.Generation, earliest, int64(flag(st.relays)), int64(len(a.keys)-keys), int64(len(a.args)-args),
+		int64(len(st.jobs)), int64(len(st.Ledger))) +
+		" " + stamp(read.Next) + " " + stamp(st.Next) + " " + stamp(read.Look) + " " + stamp(st.Look) + " " + stamp(st.Last)
 }
 
 // ledger adds lines as lib/ledger reads them.
 func (a *argList) ledger(entries []LedgerEntry) {
-	a.arg(len(entries))
 	for _, e := range entries {
-		a.arg(e.Tick.UnixMilli(), e.Text)
+		a.arg(strconv.FormatInt(e.Tick.UnixMilli(), 10) + " " + e.Text)
 	}
 }
 
@@ -259,7 +264,7 @@ func (s *Store) took(ctx context.Context, segment int, st *step, answers any, er
 		it.answer(text(at(answers, 1+i)))
 		r.IDs[i], r.Errs[i] = it.receipt.ID, it.err
 		if errors.Is(it.err, ErrDamaged) {
-			if key := s.foreignAmong(ctx, s.submitCall(segment, []*submission{it}).keys); key != "" {
+			if key := s.foreignFor(ctx, it); key != "" {
 				r.Errs[i] = fmt.Errorf("%s: %w", key, it.err)
 			}
 		}

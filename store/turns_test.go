@@ -85,11 +85,11 @@ func TestTurnComparesWhatWasRead(t *testing.T) {
 			step.State, step.Ledger = []byte("3 runs"), []LedgerEntry{{time.Now(), "fired"}}
 			c.edit(&step)
 			require.NoError(t, s.announce(t.Context(), []NewJob{{Spec: job()}}))
-			left := dump(t, rdb, s.options.Namespace)
+			left := dump(t, rdb, s)
 			r := turn(t, s, step)
 			assert.Equal(t, c.done, r.Done)
 			if !c.done {
-				assert.Equal(t, left, dump(t, rdb, s.options.Namespace), "nothing was done")
+				assert.Equal(t, left, dump(t, rdb, s), "nothing was done")
 				return
 			}
 			after := stored(t, s, "plan")
@@ -138,9 +138,9 @@ func TestTurnThatMovesNothingIsRepeatable(t *testing.T) {
 		Ledger: []LedgerEntry{{time.Now(), "asked"}},
 	}
 	assert.True(t, turn(t, s, step).Done)
-	left := dump(t, rdb, s.options.Namespace)
+	left := dump(t, rdb, s)
 	assert.True(t, turn(t, s, step).Done)
-	assert.Equal(t, left, dump(t, rdb, s.options.Namespace))
+	assert.Equal(t, left, dump(t, rdb, s))
 	assert.Equal(t, 1, total(t, s))
 }
 
@@ -316,9 +316,9 @@ func TestRelayWatches(t *testing.T) {
 	require.NoError(t, rdb.HSet(t.Context(), k.relay(), older, encodeSpec(job(elsewhere))).Err())
 	require.NoError(t, s.Relay(t.Context(), s.Segment("plan")))
 	assert.Zero(t, rdb.HLen(t.Context(), k.relay()).Val())
-	assert.Equal(t, watchers, rdb.HGet(t.Context(), s.segments[s.segmentOf(r.IDs[0])].record(r.IDs[0]), "aw").Val())
+	assert.Equal(t, watchers, rdb.HGet(t.Context(), s.segments[s.segmentOf(r.IDs[0])].awaited(), r.IDs[0]).Val())
 	assert.Equal(t, 2, total(t, s))
-	assert.Empty(t, rdb.HGet(t.Context(), s.segments[s.segmentOf(older)].record(older), "aw").Val(), "nobody asked for it")
+	assert.Empty(t, rdb.HGet(t.Context(), s.segments[s.segmentOf(older)].awaited(), older).Val(), "nobody asked for it")
 }
 
 // A turn that makes a schedule look earlier tells the keepers; one that moves it
@@ -367,7 +367,7 @@ func TestTurnsOutOfMemory(t *testing.T) {
 	require.True(t, done)
 	read := stored(t, s, "plan")
 	require.NoError(t, rdb.ConfigSet(t.Context(), "maxmemory", "1mb").Err())
-	before := dump(t, rdb, s.options.Namespace)
+	before := dump(t, rdb, s)
 	for name, step := range map[string]Turn{
 		"a job":         {Schedule: read, Jobs: []TickJob{{Suffix: "1", Spec: job()}}},
 		"a mutex":       {Schedule: read, Jobs: []TickJob{{Suffix: "1", Spec: job(mutexed)}}},
@@ -382,7 +382,7 @@ func TestTurnsOutOfMemory(t *testing.T) {
 	}
 	_, _, err = s.PutSchedule(t.Context(), Put{Name: "plan", Old: read, Definition: []byte("other")})
 	require.ErrorIs(t, err, ErrFull)
-	assert.Equal(t, before, dump(t, rdb, s.options.Namespace), "nothing was done")
+	assert.Equal(t, before, dump(t, rdb, s), "nothing was done")
 	parked, err := s.ParkSchedule(t.Context(), "parked", []byte("definition"), "because")
 	require.NoError(t, err)
 	assert.True(t, parked)

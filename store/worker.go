@@ -2,29 +2,9 @@ package store
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"time"
 )
-
-// Entry is a dispatch that a worker received: one attempt.
-type Entry struct {
-	ID       string
-	Spec     *Spec
-	Segment  int
-	Attempt  int
-	Failures int
-	Losses   int
-	Token    uint64
-	Mutex    uint64 // token of the mutex, when the job has one
-	Err      error  // the entry or its record cannot be used: ErrNewer, ErrDamaged, ErrNotFound
-
-	entry  string // ID in the stream
-	stream string
-}
-
-// Key identifies the entry among all of an instance.
-func (e *Entry) Key() string { return e.stream + " " + e.entry }
 
 // Join registers an instance in every segment and creates the consumer groups
 // of the queues it reads; its own queue may be one of them. fresh lists the segments
@@ -55,9 +35,8 @@ func (s *Store) Join(ctx context.Context, instance string, lease time.Duration, 
 	return fresh, Distinct(errs)
 }
 
-// Leave takes an instance out of every segment, and tells the others, for they
-// share its segments now. What is still pending for it is reclaimed by them at
-// once; the jobs of its own queue end here.
+// Leave takes an instance out of every segment. What is still pending for it is
+// reclaimed by others at once; the jobs of its own queue end here.
 func (s *Store) Leave(ctx context.Context, instance string, queues []string) error {
 	calls := make([]call, len(s.segments))
 	for i := range s.segments {
@@ -67,11 +46,7 @@ func (s *Store) Leave(ctx context.Context, instance string, queues []string) err
 	if home := s.homeOf(instance); errs[home] == nil && number(replies[home]) == 0 {
 		errs[home] = s.endOwn(ctx, instance, queues, &Reclaimed{}, s.reportDamage)
 	}
-	if err := errors.Join(errs...); err != nil {
-		return err
-	}
-	s.Hint(ctx, "l")
-	return nil
+	return Distinct(errs)
 }
 
 func (s *Store) leaveCall(segment int, instance string, queues []string, lost bool) call {
@@ -103,22 +78,34 @@ type Pulse struct {
 	Dead      []int    // segments that had declared the instance dead
 	Cancelled []string // IDs of jobs with a cancel request, anywhere
 	Paused    []string // queues
-	Live      []string // instances with a lease
+	Live      []string // instances with a lease; none when they are those of the last census
+	Census    string   // stands for them in the next heartbeat
 	Missed    bool     // more is pending for the instance than it knows
 }
 
 // Heartbeat extends an instance's leases, each segment with its own error. known
-// counts the entries the instance holds, by stream. What a segment that failed
-// would have told is missing in the pulse.
-func (s *Store) Heartbeat(ctx context.Context, instance string, lease time.Duration, queues []string, running int, known map[string]int) (Pulse, []error) {
+// counts the entries the instance holds, by stream; census is that of the pulse
+// which told the live instances last, or "". What a segment that failed would have
+// told is missing in the pulse.
+func (s *Store) Heartbeat(ctx context.Context, instance string, lease time.Duration, queues []string, running int, known map[string]int, census string) (Pulse, []error) {
 	calls := make([]call, len(s.segments))
+	shared := slices.DeleteFunc(slices.Clone(queues), func(q string) bool { return InstanceOf(q) != "" })
 	for i, k := range s.segments {
 		var a argList
-		streams, home := s.streamsOf(i, instance, queues)
+		streams := k.streams(shared)
+		var lanes []string
+		if len(shared) < len(queues) {
+			lanes = s.ownStreams(i, instance)
+		}
 		a.key(k.workers(), k.instances(), k.cancels(), k.paused(), k.own())
 		a.key(streams...)
-		a.arg(instance, lease.Milliseconds(), running, flag(home), len(streams))
-		for _, stream := range streams {
+		a.key(lanes...)
+		heard := "-"
+		if i == 0 {
+			heard = census
+		}
+		a.arg(instance, lease.Milliseconds(), running, heard, len(streams), len(lanes))
+		for _, stream := range slices.Concat(streams, lanes) {
 			a.arg(known[stream])
 		}
 		calls[i] = call{scriptHeartbeat, a.keys, a.args}
@@ -138,6 +125,7 @@ func (s *Store) Heartbeat(ctx context.Context, instance string, lease time.Durat
 			p.Now = millis(at(r, 0))
 			p.Paused = texts(at(r, 3))
 			p.Live = texts(at(r, 4))
+			p.Census = text(at(r, 6))
 		}
 	}
 	return p, errs

@@ -26,6 +26,7 @@ type Report struct {
 	Left     []string       // what must be gone when no job lives and no instance runs
 
 	Instances map[string]int // in how many segments each instance is registered
+	Strays    []string       // consumers of who is not registered, which instances that run remove in their time
 }
 
 // Settle audits until there is nothing to find, or until within has passed, and
@@ -133,6 +134,9 @@ func (s *snapshot) auditStreams() {
 		}
 		for _, consumer := range q.consumers {
 			s.left("%s: consumer %s", q.key, consumer)
+			if !s.workers[workerAt{q.segment, consumer}] {
+				s.report.Strays = append(s.report.Strays, q.key+": "+consumer)
+			}
 		}
 	}
 }

@@ -70,6 +70,14 @@ func TestSoundNamespace(t *testing.T) {
 	assert.Equal(t, map[byte]int{'s': 1, 'q': 2, 'w': 1, 'd': 1}, r.States)
 	assert.Equal(t, map[string]int{"done": 1}, r.Outcomes)
 	assert.NotEmpty(t, r.Left, "jobs live and an instance runs")
+	assert.Empty(t, r.Strays)
+
+	stream := "{" + namespace + ":0}:q:n:default"
+	require.NoError(t, rdb.XGroupCreateConsumer(t.Context(), stream, "w", "gone").Err())
+	r, err = audit.Take(t.Context(), rdb, namespace)
+	require.NoError(t, err)
+	assert.Empty(t, r.Findings, "it holds nothing")
+	assert.Equal(t, []string{stream + ": gone"}, r.Strays)
 }
 
 // Every mistake that a transition could make is seen.
@@ -101,12 +109,12 @@ func TestFindings(t *testing.T) {
 		},
 		"a job is in two places": {
 			func(_ *testing.T, rdb redis.UniversalClient) {
-				rdb.ZAdd(ctx, key("due"), redis.Z{Score: 1, Member: "n:default::runs"})
+				rdb.ZAdd(ctx, key("due"), redis.Z{Score: 1, Member: "n:::runs"})
 			}, "in 2 places",
 		},
 		"a final job is in a place": {
 			func(_ *testing.T, rdb redis.UniversalClient) {
-				rdb.ZAdd(ctx, key("due"), redis.Z{Score: 1e14, Member: "n:default::done"})
+				rdb.ZAdd(ctx, key("due"), redis.Z{Score: 1e14, Member: "n:::done"})
 			}, "is final",
 		},
 		"a place without a record": {

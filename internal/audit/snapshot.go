@@ -12,7 +12,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// jobAt is a job, or another name, of a segment.
+// jobAt is a job, or another name, of a segment. Here a segment goes by the number
+// in its hash tag.
 type jobAt struct {
 	segment int
 	id      string
@@ -233,7 +234,7 @@ func (s *snapshot) read(ctx context.Context, rdb redis.UniversalClient, key, pla
 		return s.readIndex(ctx, rdb, key, kind, segment)
 	case "s", "sv", "sg", "cal", "cu":
 		return s.readSchedule(ctx, rdb, key, kind, jobAt{segment, rest})
-	case "ev", "l", "k", "kt", "sl":
+	case "ev", "l", "k", "kt", "sl", "awaited":
 		s.passing = append(s.passing, key)
 		return nil
 	}
@@ -262,8 +263,10 @@ func (s *snapshot) readIndex(ctx context.Context, rdb redis.UniversalClient, key
 		case "grant":
 			s.grants = append(s.grants, at)
 		case "inst":
-			instance, _, _ := strings.Cut(name, " ")
-			s.described[workerAt{segment, instance}] = true
+			// Without an instance it says when the last one was added.
+			if instance, _, _ := strings.Cut(name, " "); instance != "" {
+				s.described[workerAt{segment, instance}] = true
+			}
 		case "workers":
 			s.workers[workerAt{segment, name}] = true
 		case "own":
@@ -297,7 +300,7 @@ func (s *snapshot) readStream(ctx context.Context, rdb redis.UniversalClient, ke
 		return err
 	}
 	for _, e := range entries {
-		id, _ := e.Values["i"].(string)
+		id := jobIn(e)
 		q.entries[e.ID] = id
 		s.put(segment, id, "q"+e.ID)
 		s.ownedBy(segment, id, instanceOf(key))
@@ -320,6 +323,20 @@ func (s *snapshot) readStream(ctx context.Context, rdb redis.UniversalClient, ke
 		q.consumers = append(q.consumers, c.Name)
 	}
 	return err
+}
+
+// jobIn finds the ID in "attempt mutex length ID...".
+func jobIn(e redis.XMessage) string {
+	data, _ := e.Values["e"].(string)
+	part := strings.SplitN(data, " ", 4)
+	if len(part) < 4 {
+		return ""
+	}
+	n, err := strconv.Atoi(part[2])
+	if err != nil || n < 0 || n > len(part[3]) {
+		return ""
+	}
+	return part[3][:n]
 }
 
 func (s *snapshot) readHistory(ctx context.Context, rdb redis.UniversalClient, key string, segment int, state string) error {

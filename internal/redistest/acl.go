@@ -26,7 +26,7 @@ var Grants = []string{
 	// sets
 	"sadd", "srem", "scard", "smembers", "sscan",
 	// sorted sets
-	"zadd", "zrem", "zscore", "zcard", "zrange", "zrangebyscore", "zrangebylex", "zremrangebyrank",
+	"zadd", "zrem", "zscore", "zmscore", "zcard", "zrange", "zrangebyscore", "zrangebylex", "zremrangebyrank",
 	// streams
 	"xadd", "xdel", "xlen", "xrange", "xrevrange", "xread", "xreadgroup", "xack", "xpending", "xtrim",
 	"xgroup|create", "xgroup|delconsumer", "xinfo|consumers", "xinfo|stream", "xinfo|groups",

@@ -73,7 +73,7 @@ func (c *Cluster) form() error {
 			if ids[i], err = rc.ClusterMyID(ctx).Result(); err != nil {
 				return err
 			}
-			return rc.ClusterAddSlotsRange(ctx, i*slots/masters, (i+1)*slots/masters-1).Err()
+			return rc.ClusterAddSlotsRange(ctx, share(i), share(i+1)-1).Err()
 		})
 	}); err != nil {
 		return err
@@ -101,6 +101,10 @@ func (c *Cluster) form() error {
 	}
 	return poll(patience, c.whole)
 }
+
+// share is where the slots of the i-th master begin, rounded as redis-cli
+// --cluster create does.
+func share(i int) int { return (i*slots + masters/2) / masters }
 
 // Options returns new options for a client of the cluster.
 func (c *Cluster) Options() *redis.ClusterOptions {

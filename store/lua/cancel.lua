@@ -1,5 +1,5 @@
 -- cancel ends a job that has not started, or marks one that runs; the worker that runs it is told.
--- KEYS: record, due, wait, grant, cancels, history of cancelled, stream, taken, claims
+-- KEYS: record, due, wait, grant, cancels, awaited, history of cancelled, stream, taken, claims
 -- ARGV: id, reason, control channel, inbox channel prefix, history TTL, record TTL, ref, waiter prefix, waiter suffix,
 --       name, queue, claims
 -- Returns: state before the call and whether a mutex is to be granted:
@@ -7,12 +7,12 @@
 -- Idempotent: a final job stays as it is; a mark is set once
 -- Memory: works when Redis is out of memory (the first write removes)
 -- include: base books mutex claims finish
-local record, due, wait, grant, cancels, history, stream, taken =
-  key(), key(), key(), key(), key(), key(), key(), key()
+local record, due, wait, grant, cancels, awaited, history, stream, taken =
+  key(), key(), key(), key(), key(), key(), key(), key(), key()
 local id, reason, channel, inbox, history_ttl, ttl = arg(), arg(), arg(), arg(), arg(), arg()
 local ref, before, after, name, queue = arg(), arg(), arg(), arg(), arg()
 local c = claims()
-local job = call('HMGET', record, 'p', 'c', 'aw', 's', 'a')
+local job = call('HMGET', record, 'p', 'c', 's', 'a')
 local place = job[1]
 if not place or place == 'v' then return {'', 0} end
 local state, rest = place:sub(1, 1), place:sub(2)
@@ -24,7 +24,7 @@ if state == 'q' then
     if not job[2] then
       try('ZREM', due, '')
       call('HSET', record, 'c', reason)
-      try('HSET', cancels, id, int(now))
+      try('HSET', cancels, id, now_text)
     end
     call('PUBLISH', channel, 'c ' .. rest .. ' ' .. id)
     return {'q', 0}
@@ -38,9 +38,9 @@ else
   state = 'd'
 end
 call('HSET', record, 'c', reason)
-local freed = finish({record = record, id = id, name = name, queue = queue, attempt = job[5] or '0', err = reason,
-  state = 'c', history = history, history_ttl = history_ttl, ttl = ttl, inbox = inbox, awaiting = job[3],
-  submitted = job[4], claims = c, wait = wait, grant = grant})
+local freed = finish({record = record, id = id, name = name, queue = queue, attempt = job[4] or '0', err = reason,
+  state = 'c', history = history, history_ttl = history_ttl, ttl = ttl, inbox = inbox, awaited = awaited,
+  submitted = job[3], claims = c, wait = wait, grant = grant})
 keep_histories()
 keep_books(taken)
 return {state, freed and 1 or 0}

@@ -22,8 +22,8 @@ end
 if first ~= named then return 'w' .. first end
 if holder then return 'e' .. holder.err end
 local record, stream = key(), key()
-local job = try('HMGET', record, 'a', 'f', 'l')
-local spec = not job.err and spec_of(record)
+local job = try('HMGET', record, 'a', 'f', 'l', 'j1')
+local spec = not job.err and spec_of(record, job[4])
 if job.err then return 'e' .. job.err end
 if not spec then return 'ethe record is gone' end
 local length = try('XLEN', stream)

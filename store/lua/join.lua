@@ -7,7 +7,7 @@
 -- Returns: now, 1 or 0 = it was not registered here, or was declared dead
 -- Idempotent: by instance
 -- Memory: refused when Redis is out of memory
--- include: base
+-- include: base census
 local workers, instances, taken, own = key(), key(), key(), key()
 local instance, lease, description, at_home = arg(), arg(), arg(), arg() == '1'
 local others = call('EXISTS', workers) == 1
@@ -22,4 +22,5 @@ if at_home then try('ZADD', own, 0, instance .. ':') end
 try('HSET', instances, instance, description)
 local lease_before = call('ZSCORE', workers, instance)
 call('ZADD', workers, int(now + lease), instance)
+if not lease_before or tonumber(lease_before) < now then added(instances) end
 return {int(now), lease_before and tonumber(lease_before) > 0 and 1 or 0}

@@ -37,4 +37,5 @@ for _, lane in ipairs(lanes) do
 end
 if lanes[1] then try('ZREM', own, instance .. ':') end
 try('HDEL', instances, instance, instance .. ' running')
+if call('EXISTS', workers) == 0 then try('HDEL', instances, ' added') end
 return 1

@@ -1,13 +1,13 @@
 -- quarantine takes what cannot be run out of the way: an entry, a planned or a waiting job whose data is damaged or
 -- foreign. A record that is ours becomes failed; a foreign key is left as it is.
--- KEYS: record, due, wait, grant, cancels, stream, history of failed, events, taken, claims
+-- KEYS: record, due, wait, grant, cancels, awaited, stream, history of failed, events, taken, claims
 -- ARGV: id, token or '', ref or '', waiter or '', reason, inbox channel prefix, history TTL, name, queue, claims
 -- Returns: 1 taken out, 0 it was not there any more; then whether a mutex is to be granted
 -- Idempotent: by the entry, ref or waiter, which leaves its place
 -- Memory: works when Redis is out of memory (the first write removes)
 -- include: base books mutex claims finish
-local record, due, wait, grant, cancels, stream, history, events, taken =
-  key(), key(), key(), key(), key(), key(), key(), key(), key()
+local record, due, wait, grant, cancels, awaited, stream, history, events, taken =
+  key(), key(), key(), key(), key(), key(), key(), key(), key(), key()
 local id, token, ref, waiter, reason, inbox, ttl, name, queue =
   arg(), arg(), arg(), arg(), arg(), arg(), arg(), arg(), arg()
 local c = claims()
@@ -21,20 +21,23 @@ if token ~= '' then
 end
 if ref ~= '' and try('ZREM', due, ref) == 1 then removed = removed + 1 end
 if waiter ~= '' and try('ZREM', wait, waiter) == 1 then removed = removed + 1 end
-local job = id ~= '' and try('HMGET', record, 'p', 'a', 'aw', 's')
+local job = id ~= '' and try('HMGET', record, 'p', 'a', 's')
 if token ~= '' and job and job[1] == 'q' .. token then removed = 1 end -- also when somebody else took it away
 if removed == 0 then return {0, 0} end
 local known = job and not job.err and job[1]
 -- An entry can be a stray copy of a job that is somewhere else.
 local ends = known and (token ~= '' and known == 'q' .. token or token == '' and known:find('^[drw]'))
-if ends or not known then try('HDEL', cancels, id) end
+if ends or not known then
+  try('HDEL', cancels, id)
+  if not ends then give_notice(awaited, id, inbox) end
+end
 keep_books(taken)
 local freed = false
 if ends then
   call('HSET', record, 'e', reason)
   freed = finish({record = record, id = id, name = name, queue = queue, attempt = job[2] or '0', err = reason,
-    state = 'f', history = history, history_ttl = ttl, ttl = ttl, inbox = inbox, awaiting = job[3],
-    submitted = job[4], claims = c, wait = wait, grant = grant})
+    state = 'f', history = history, history_ttl = ttl, ttl = ttl, inbox = inbox, awaited = awaited,
+    submitted = job[3], claims = c, wait = wait, grant = grant})
   keep_histories()
 end
 try('XADD', events, 'MAXLEN', '~', 10000, '*', 't', 'quarantined', 'i', id, 'n', name, 'q', queue, 'a', '0', 'e', reason)

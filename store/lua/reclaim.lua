@@ -1,7 +1,7 @@
 -- reclaim takes the work of a lapsed instance from it: each pending entry is dispatched anew under a new token, or
 -- the job is final when it was cancelled or has lost too many workers. With nobody as the instance it does so for
 -- jobs whose entries nobody will get, because somebody else had a hand in the stream.
--- KEYS: workers, due, wait, grant, cancels, histories (failed, cancelled), events, taken, streams, then for each job: record,
+-- KEYS: workers, due, wait, grant, cancels, awaited, histories (failed, cancelled), events, taken, streams, then for each job: record,
 --       claims
 -- ARGV: instance or '', limit of losses, inbox channel prefix, history TTLs (failed, cancelled), number of streams,
 --       number of jobs, then for each job: id, token, index of its stream, name, queue, record TTL in ms or '', ref,
@@ -11,7 +11,7 @@
 -- Idempotent: by XACK of the token, or by the record, which names another one then
 -- Memory: works when Redis is out of memory (the first write is XACK)
 -- include: base books mutex dispatch claims finish
-local workers, due, wait, grant, cancels = key(), key(), key(), key(), key()
+local workers, due, wait, grant, cancels, awaited = key(), key(), key(), key(), key(), key()
 local history = {f = key(), c = key()}
 local events, taken = key(), key()
 local instance, limit, inbox = arg(), tonumber(arg()), arg()
@@ -43,8 +43,8 @@ local function reclaim()
   local record_ttl, ref, left = arg(), arg(), arg()
   local record = key()
   local c = claims()
-  local job = try('HMGET', record, 'p', 'a', 'f', 'l', 'c', 'aw', 's')
-  local spec = not job.err and spec_of(record)
+  local job = try('HMGET', record, 'p', 'a', 'f', 'l', 'c', 's', 'j1')
+  local spec = not job.err and spec_of(record, job[7])
   if nobody then
     if job.err or job[1] ~= 'q' .. token or not lost(stream, token) then return 0 end
     try('ZREM', due, '') -- the first write, which needs no memory
@@ -54,6 +54,7 @@ local function reclaim()
   take_out(stream, token)
   if job.err or not job[1] then
     try('HDEL', cancels, id)
+    give_notice(awaited, id, inbox)
     if let_go(c, id, 0, wait, grant) then freed[#freed + 1] = c.name end
     try('XADD', events, 'MAXLEN', '~', 10000, '*', 't', 'quarantined', 'i', id, 'n', name, 'q', queue, 'a', '0',
       'e', job.err or 'the record is gone')
@@ -74,7 +75,7 @@ local function reclaim()
   elseif gone and not charged then
     ended, why = 'b', left
   end
-  call('HSET', record, 'l', losses, 'x' .. attempt, token .. ' ' .. ended .. ' -1 ' .. int(now) .. ' ' .. instance .. ' ' .. why)
+  call('HSET', record, 'l', losses, 'x' .. attempt, token .. ' ' .. ended .. ' -1 ' .. now_text .. ' ' .. instance .. ' ' .. why)
   local problem = not spec and 'the record has no job' or c and c.mutex and unsound(c.mutex, wait, grant)
   local length = try('XLEN', stream)
   if type(length) == 'table' then problem = length.err end
@@ -94,7 +95,7 @@ local function reclaim()
   if state then
     if finish({record = record, id = id, name = name, queue = queue, attempt = attempt, err = err, state = state,
       history = history[state], history_ttl = ttl[state], ttl = record_ttl ~= '' and record_ttl or ttl[state],
-      inbox = inbox, awaiting = job[6], submitted = job[7], claims = c, wait = wait, grant = grant}) then
+      inbox = inbox, awaited = awaited, submitted = job[6], claims = c, wait = wait, grant = grant}) then
       freed[#freed + 1] = c.name
     end
     return state == 'c' and 2 or 3

@@ -5,7 +5,7 @@
 --       same, else 0;
 --       definition, next tick or '', when to look or '', state or '', group or '', version (what is kept of this
 --       generation), how many versions are kept, control channel, segment, 1 when it leaves a group,
---       1 when it is in one now, age of ledgers in ms, their count, number of ticks to record, then for each: tick, text
+--       1 when it is in one now, age of ledgers in ms, their count, number of ticks to record, then the line of each
 -- Returns: generation and 1; 0 and 0 when the schedule is not as it was read
 -- Idempotent: a version that is the current one already is not made again; generations grow, also from a deleted
 --       schedule to one of the same name, so no other call is taken for this one

@@ -1,19 +1,21 @@
 -- settle ends attempts: the job becomes final, is planned again, or goes back to the workers.
--- KEYS: due, wait, grant, cancels, four histories (succeeded, failed, cancelled, expired), events, taken, streams,
---       then for each job: record, claims
--- ARGV: control channel, segment, inbox channel prefix, instance, four history TTLs, number of streams, number of jobs,
---       then for each job: id, token, index of its stream, outcome, elapsed ms, delay or expiry in ms,
+-- KEYS: due, wait, grant, cancels, awaited, four histories (succeeded, failed, cancelled, expired), events, taken, streams,
+--       then for each success: record; then for each other job: record, claims
+-- ARGV: control channel, segment, inbox channel prefix, instance, four history TTLs, number of streams,
+--       number of groups of successes, then for each group: index of the stream, name, queue, attempt, number of jobs,
+--       their IDs, their tokens, for each of them what its handler took in ms;
+--       number of other jobs, then for each: id, token, index of its stream, outcome, elapsed ms, delay or expiry in ms,
 --       record TTL in ms or '' for the history's, error, result, ref, name, queue, attempt, claims
 --       outcomes: s succeeded, f failed, c cancelled, x expired (delay = expiry), r retry, z snooze, b back to
 --       the workers, u no handler here (planned again after delay, uncharged)
--- Returns: one answer for each job: 1 settled, 2 settled before by this same call, 3 cancelled instead,
---       0 fenced: the token is not the current one, -1 not yet expired, -2 the record is damaged or gone,
---       -3 failed instead: a key it needs is not ours, 4 settled, though somebody else had taken the entry away;
---       then names of mutexes to grant
--- Idempotent: by XACK of the token, or by the record that names it; the attempt log tells a repetition from a stale attempt
+-- Returns: one answer for each job, in the order of ARGV: 1 settled, 2 settled before by this same call, 3 cancelled
+--       instead, 0 fenced: the token is not the current one, -1 not yet expired, -2 the record is damaged or gone,
+--       -3 failed instead: a key it needs is not ours, 4 settled, though somebody else had taken its entry away, or that of
+--       a success settled along with it; then names of mutexes to grant
+-- Idempotent: by the record, which names the token of the current attempt; the attempt log tells a repetition from a stale attempt
 -- Memory: works when Redis is out of memory (the first write is XACK)
 -- include: base books mutex dispatch plan claims finish
-local due, wait, grant, cancels = key(), key(), key(), key()
+local due, wait, grant, cancels, awaited = key(), key(), key(), key(), key()
 local history = {s = key(), f = key(), c = key(), x = key()}
 local events, taken = key(), key()
 local channel, segment, inbox, instance = arg(), arg(), arg(), arg()
@@ -29,16 +31,24 @@ local function same(log, was, asked)
   return was == 'f' and asked ~= 's' and asked ~= 'x' and log:find('^%S+ f %S+ %S+ %S+ quarantined: ')
 end
 
-local function settle()
-  local id, token, stream = arg(), arg(), streams[tonumber(arg())]
-  local outcome, elapsed, delay, record_ttl = arg(), arg(), tonumber(arg()), arg()
-  local err, result, ref, name, queue, attempt = arg(), arg(), arg(), arg(), arg(), arg()
-  local record = key()
-  local c = claims()
+-- lose gives up a job whose record is damaged or gone.
+local function lose(id, name, queue, attempt, c, problem)
+  try('HDEL', cancels, id)
+  give_notice(awaited, id, inbox)
+  if let_go(c, id, 0, wait, grant) then freed[#freed + 1] = c.name end
+  try('XADD', events, 'MAXLEN', '~', 10000, '*', 't', 'quarantined', 'i', id, 'n', name, 'q', queue, 'a', attempt,
+    'e', problem or 'the record is gone')
+  call('PEXPIRE', events, ttl.f)
+  return -2
+end
+
+local function settle(a)
+  local id, token, stream, record, attempt, c = a.id, a.token, a.stream, a.record, a.attempt, a.claims
+  local outcome, err, name, queue, delay = a.outcome, a.err, a.name, a.queue, a.delay
 
   if outcome == 'x' and delay > now then return -1 end
   local asked = outcome
-  local job = try('HMGET', record, 'p', 'c', 'aw', 's', 'f', 'l')
+  local job = try('HMGET', record, 'p', 'c', 's', 'f', 'l', 'j1')
   local cancelled = not job.err and job[2]
   if outcome == 'c' and not cancelled then outcome = 'b' end -- nobody asked for it
   local problem, spec
@@ -46,7 +56,7 @@ local function settle()
     local planned_for = try('ZCARD', due)
     problem = type(planned_for) == 'table' and planned_for.err
   elseif outcome == 'b' then
-    spec = spec_of(record)
+    spec = spec_of(record, job[6])
     local length = try('XLEN', stream)
     problem = type(length) == 'table' and length.err or not spec and 'the record has no job'
       or c and c.mutex and unsound(c.mutex, wait, grant)
@@ -65,14 +75,7 @@ local function settle()
     return 0
   end
   take_out(stream, token)
-  if job.err or not job[1] then
-    try('HDEL', cancels, id)
-    if let_go(c, id, 0, wait, grant) then freed[#freed + 1] = c.name end
-    try('XADD', events, 'MAXLEN', '~', 10000, '*', 't', 'quarantined', 'i', id, 'n', name, 'q', queue, 'a', attempt,
-      'e', job.err or 'the record is gone')
-    call('PEXPIRE', events, ttl.f)
-    return -2
-  end
+  if job.err or not job[1] then return lose(id, name, queue, attempt, c, job.err) end
   if job[1] ~= 'q' .. token then return 0 end
 
   local answer = bereft and 4 or 1
@@ -89,16 +92,16 @@ local function settle()
     end
   end
   call('HSET', record, 'x' .. attempt,
-    token .. ' ' .. logged .. ' ' .. elapsed .. ' ' .. int(now) .. ' ' .. instance .. ' ' .. err)
+    token .. ' ' .. logged .. ' ' .. a.elapsed .. ' ' .. now_text .. ' ' .. instance .. ' ' .. err)
   if tonumber(attempt) > kept_attempts then call('HDEL', record, 'x' .. int(attempt - kept_attempts)) end
-  if result ~= '' then call('HSET', record, 'r', result) end
-  if logged == 'f' or logged == 'r' then call('HSET', record, 'f', int((tonumber(job[5]) or 0) + 1)) end
+  if a.result ~= '' then call('HSET', record, 'r', a.result) end
+  if logged == 'f' or logged == 'r' then call('HSET', record, 'f', int((tonumber(job[4]) or 0) + 1)) end
 
   local state = history[outcome]
   if state then
     if finish({record = record, id = id, name = name, queue = queue, attempt = attempt, err = err,
-      state = outcome, history = state, history_ttl = ttl[outcome], ttl = record_ttl ~= '' and record_ttl or ttl[outcome], inbox = inbox,
-      awaiting = job[3], submitted = job[4], claims = c, wait = wait, grant = grant}) then
+      state = outcome, history = state, history_ttl = ttl[outcome], ttl = a.record_ttl ~= '' and a.record_ttl or ttl[outcome], inbox = inbox,
+      awaited = awaited, submitted = job[3], claims = c, wait = wait, grant = grant}) then
       freed[#freed + 1] = c.name
     end
     return answer
@@ -107,9 +110,9 @@ local function settle()
   if outcome == 'b' then
     local mutex_token = c and c.mutex and take(c.mutex, wait, c.name, id, true)
     if c and c.mutex and not mutex_token then
-      enqueue(wait, grant, c.mutex, record, c.name, route_of(ref, id))
+      enqueue(wait, grant, c.mutex, record, c.name, route_of(a.ref, id))
     else
-      dispatch(stream, record, id, spec, attempt + 1, tonumber(job[5]) or 0, tonumber(job[6]) or 0, mutex_token)
+      dispatch(stream, record, id, spec, attempt + 1, tonumber(job[4]) or 0, tonumber(job[5]) or 0, mutex_token)
     end
     return answer
   end
@@ -120,13 +123,66 @@ local function settle()
   else
     call('HSET', record, 'p', 'd')
   end
-  plan(due, ref, now + delay)
+  plan(due, a.ref, now + delay)
   if c and c.mutex and free(c.mutex, wait, grant, c.name, id) then freed[#freed + 1] = c.name end
   return answer
 end
 
 local answers = {}
-for i = 1, tonumber(arg()) do answers[i] = settle() end
+
+-- succeed settles successes, at the same attempt, of jobs of one name and stream that hold no claims: those whose records
+-- name their entries, together. While a record does no other attempt was dispatched. The others are settled one by one.
+local function succeed()
+  local stream, name, queue, attempt, count = streams[tonumber(arg())], arg(), arg(), arg(), tonumber(arg())
+  local id, token, elapsed, record = ai, ai + count, ai + 2 * count, ki
+  ai, ki = ai + 3 * count, ki + count
+  local current, ids, tokens = {}, {}, {}
+  for i = 1, count do
+    local t = ARGV[token + i]
+    if try('HGET', KEYS[record + i], 'p') == 'q' .. t and not current[t] then
+      current[t] = i
+      ids[#ids + 1], tokens[#tokens + 1] = ARGV[id + i], t
+    end
+  end
+  local answer, inboxes = 1, {}
+  if tokens[1] then
+    local acked = try('XACK', stream, 'w', unpack(tokens))
+    if type(acked) == 'table' and not acked.err:find('WRONGTYPE', 1, true) then
+      call('XACK', stream, 'w', unpack(tokens)) -- ends the script: the server refuses writes for now, which fences nobody
+    end
+    if acked ~= #tokens then answer = 4 end
+    take_out(stream, unpack(tokens))
+    if call('EXISTS', cancels, awaited) > 0 then
+      try('HDEL', cancels, unpack(ids))
+      inboxes = try('HMGET', awaited, unpack(ids))
+    end
+  end
+  local what, log, log_end = described(attempt, name, queue), 'x' .. attempt, ' ' .. now_text .. ' ' .. instance .. ' '
+  local old_log = tonumber(attempt) > kept_attempts and 'x' .. int(attempt - kept_attempts)
+  local n = 0
+  for i = 1, count do
+    local job, t, at = ARGV[id + i], ARGV[token + i], KEYS[record + i]
+    if current[t] == i then
+      local entry = chronicle(history.s, ttl.s, job, what, '')
+      call('HSET', at, 'p', 's' .. entry, log, t .. ' s ' .. ARGV[elapsed + i] .. log_end)
+      if old_log then call('HDEL', at, old_log) end
+      call('PEXPIRE', at, ttl.s)
+      n = n + 1
+      if inboxes[n] then tell(awaited, job, inboxes[n], inbox) end
+      answers[#answers + 1] = answer
+    else
+      answers[#answers + 1] = settle({id = job, token = t, stream = stream, outcome = 's', elapsed = ARGV[elapsed + i],
+        delay = 0, record_ttl = '', err = '', result = '', ref = '', name = name, queue = queue, attempt = attempt, record = at})
+    end
+  end
+end
+
+for _ = 1, tonumber(arg()) do succeed() end
+for _ = 1, tonumber(arg()) do
+  answers[#answers + 1] = settle({id = arg(), token = arg(), stream = streams[tonumber(arg())], outcome = arg(),
+    elapsed = arg(), delay = tonumber(arg()), record_ttl = arg(), err = arg(), result = arg(), ref = arg(), name = arg(),
+    queue = arg(), attempt = arg(), record = key(), claims = claims()})
+end
 wake(due, channel, segment)
 keep_histories()
 keep_books(taken)

@@ -1,7 +1,8 @@
--- accept stores one new job. Reads from KEYS: record, claims; from ARGV: id,
--- spec, index of its stream, start (0 = now, > 0 = at that ms, < 0 = after that
--- many ms), ref, route for the waiting list, claims, claims to tend. Everything is read and
--- checked before the first write. inbox, if not nil, is told when the job is final.
+-- accept stores one new job. new_job reads it, from KEYS: record, claims; from ARGV:
+-- id, spec, in one: index of its stream, start (0 = now, > 0 = at that ms, < 0 =
+-- after that many ms); claims, ref and route for the waiting list unless it starts now
+-- and has no mutex here, claims to tend. Everything is checked before the first write.
+-- inbox, if not nil, is noted in awaited.
 -- Answers
 --   ''        accepted
 --   '='       the same job is already there
@@ -12,17 +13,37 @@
 --   'e' .. m  a key has the wrong type
 local sound = {} -- places whose type was checked
 
-local function accept(due, wait, grant, tend, streams, inbox)
-  local id, spec, stream, start = arg(), arg(), streams[tonumber(arg())], tonumber(arg())
-  local ref, route, record = arg(), arg(), key()
-  local c = claims()
-  local foreign = {}
-  for i = 1, tonumber(arg()) do foreign[i] = arg() end
+-- born lists the fields of a new record, beside its place. The list is used again.
+local fields_of_new = {'j', '', 's', now_text, 'j1', ''}
+local function born(spec)
+  local f = fields_of_new
+  if #spec > part_size and #spec <= 2 * part_size then
+    f[2], f[5], f[6] = spec:sub(1, part_size), 'j1', spec:sub(part_size + 1)
+  else
+    f[2], f[5], f[6] = spec, nil, nil
+  end
+  return f
+end
 
-  local known = try('HMGET', record, 'j', 'p')
+local function new_job(streams)
+  local job = {id = arg(), spec = arg(), record = key(), foreign = {}}
+  local stream, start = arg():match('^(%d+) (%-?%d+)$')
+  job.stream, job.start = streams[tonumber(stream)], tonumber(start)
+  job.claims = claims()
+  if job.start ~= 0 or job.claims and job.claims.mutex then job.ref, job.route = arg(), arg() end
+  for i = 1, tonumber(arg()) do job.foreign[i] = arg() end
+  return job
+end
+
+local function accept(job, due, wait, grant, tend, awaited, inbox)
+  local id, spec, stream, start, record, c, foreign = job.id, job.spec, job.stream, job.start, job.record, job.claims, job.foreign
+  local known = try('HMGET', record, 'j', 'p', 'j1')
   if known.err then return 'e' .. known.err end
-  if known[1] == spec and inbox then watch(record, inbox) end
-  if known[1] then return known[1] == spec and '=' or '!' end
+  if known[1] then
+    if joined(known[1], known[3]) ~= spec then return '!' end
+    if inbox then watch(record, awaited, id, inbox) end
+    return '='
+  end
   if known[2] and known[2] ~= 'v' then return '!' end
   if known[2] and foreign[1] then return 'v' end -- its claims may be the ones that were taken over
   if c then
@@ -53,10 +74,7 @@ local function accept(due, wait, grant, tend, streams, inbox)
     sound[place] = true
   end
 
-  local new = {'j', spec, 's', int(now)}
-  if inbox then
-    new[5], new[6] = 'aw', inbox
-  end
+  local new = born(spec)
   if known[2] then call('PERSIST', record) end
   for _, claim in ipairs(foreign) do call('ZADD', tend, int(now + 3600000), claim) end
   if c then
@@ -67,17 +85,18 @@ local function accept(due, wait, grant, tend, streams, inbox)
   if start ~= 0 then
     if start < 0 then start = now - start end
     call('HSET', record, 'p', 'd', unpack(new))
-    plan(due, ref, start)
+    plan(due, job.ref, start)
   elseif c and c.mutex then
     local token = take(c.mutex, wait, c.name, id)
     if token then
-      dispatch(stream, record, id, spec, 1, 0, 0, token, new)
+      dispatch(stream, record, id, spec, '1', 0, 0, token, new)
     else
       call('HSET', record, unpack(new))
-      enqueue(wait, grant, c.mutex, record, c.name, route)
+      enqueue(wait, grant, c.mutex, record, c.name, job.route)
     end
   else
-    dispatch(stream, record, id, spec, 1, 0, 0, nil, new)
+    dispatch(stream, record, id, spec, '1', 0, 0, nil, new)
   end
+  if inbox then watch(record, awaited, id, inbox) end
   return ''
 end

@@ -2,10 +2,10 @@
 -- notices when somebody else took some: what was ever added is there or was taken.
 local took = {}
 
--- take_out deletes an entry, and counts it if it was there.
-local function take_out(stream, entry)
-  local n = try('XDEL', stream, entry)
-  if n == 1 then took[stream] = (took[stream] or 0) + 1 end
+-- take_out deletes entries, and counts those that were there.
+local function take_out(stream, ...)
+  local n = try('XDEL', stream, ...)
+  if type(n) == 'number' then took[stream] = (took[stream] or 0) + n end
   return n
 end
 

@@ -1,13 +1,23 @@
 -- dispatch appends the entry that makes a job runnable; the entry's ID is the
--- token of this attempt. Large specs are not copied into the stream: the worker
--- reads them from the record.
+-- token of this attempt. It has one field, for every one costs at each step: the
+-- attempt, the mutex token or '-', the length of the job's ID, the ID and the spec.
+-- Large specs are not copied into the stream: the worker reads them from the record.
 local inline_limit = 4096
 
--- spec_of reads what dispatch puts into an entry: nil when the record has none, '' when it is too large for an entry.
-local function spec_of(record)
-  local size = try('HSTRLEN', record, 'j')
+-- A spec of up to twice as many bytes as Redis keeps small hashes compact for is in two fields of a record, j and j1.
+local part_size = 64
+
+-- joined is the spec that is in these fields.
+local function joined(j, j1) return j1 and #j == part_size and j .. j1 or j end
+
+-- spec_of reads what dispatch puts into an entry, given field j1: nil when the record has none, '' when it is too large
+-- for an entry, for large ones are not copied.
+local function spec_of(record, j1)
+  local size = j1 and part_size or try('HSTRLEN', record, 'j')
   if type(size) == 'table' or size == 0 then return nil end
-  return size > inline_limit and '' or call('HGET', record, 'j')
+  if size > inline_limit then return '' end
+  local j = call('HGET', record, 'j')
+  return j and joined(j, j1)
 end
 
 -- route_of turns a ref into the end of a waiting list's member.
@@ -21,11 +31,6 @@ local function dispatch(stream, record, id, spec, attempt, failures, losses, mut
   local count = attempt
   if failures > 0 or losses > 0 then count = attempt .. '/' .. failures .. '/' .. losses end
   if #spec > inline_limit then spec = '' end
-  local entry
-  if mutex_token then
-    entry = call('XADD', stream, '*', 'i', id, 'a', count, 'j', spec, 'm', mutex_token)
-  else
-    entry = call('XADD', stream, '*', 'i', id, 'a', count, 'j', spec)
-  end
+  local entry = call('XADD', stream, '*', 'e', count .. ' ' .. (mutex_token or '-') .. ' ' .. #id .. ' ' .. id .. spec)
   call('HSET', record, 'p', 'q' .. entry, 'a', attempt, unpack(more or {}))
 end

@@ -19,15 +19,34 @@ local function let_go(c, id, submitted, wait, grant)
   return c.mutex and free(c.mutex, wait, grant, c.name, id)
 end
 
+-- described says in one field of a history which attempt was the last, and the name and the queue of the job.
+local function described(attempt, name, queue) return attempt .. ' ' .. #name .. ' ' .. name .. queue end
+
+-- chronicle adds a job's end to a history and answers the entry's ID.
+local function chronicle(history, ttl, id, what, err)
+  local entry = try('XADD', history, '*', 'i', id, 'd', what, 'e', err)
+  if type(entry) == 'table' then return now_text .. '-0' end -- the key is not ours; the job is final all the same
+  touched[history] = ttl
+  return entry
+end
+
+-- tell reports a job's end to those who await it.
+local function tell(awaited, id, inboxes, prefix)
+  call('HDEL', awaited, id)
+  for inbox in inboxes:gmatch('%S+') do call('PUBLISH', prefix .. inbox, id) end
+end
+
+-- give_notice is tell for a job that may not be awaited.
+local function give_notice(awaited, id, prefix)
+  local inboxes = try('HGET', awaited, id)
+  if type(inboxes) == 'string' then tell(awaited, id, inboxes, prefix) end
+end
+
 local function finish(f)
-  local e = try('XADD', f.history, '*', 'i', f.id, 'n', f.name, 'q', f.queue, 'a', f.attempt, 'e', f.err)
-  if type(e) == 'table' then e = int(now) .. '-0' end -- the key is not ours; the job is final all the same
-  touched[f.history] = f.history_ttl
-  call('HSET', f.record, 'p', f.state .. e)
+  local entry = chronicle(f.history, f.history_ttl, f.id, described(f.attempt, f.name, f.queue), f.err)
+  call('HSET', f.record, 'p', f.state .. entry)
   call('PEXPIRE', f.record, f.ttl)
-  if f.awaiting then
-    for inbox in f.awaiting:gmatch('%S+') do call('PUBLISH', f.inbox .. inbox, f.id) end
-  end
+  give_notice(f.awaited, f.id, f.inbox)
   return let_go(f.claims, f.id, f.submitted, f.wait, f.grant)
 end
 
