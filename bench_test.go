@@ -18,7 +18,7 @@ import (
 	"github.com/carillon-go/carillon/internal/redistest"
 )
 
-// The benchmarks show what the README says about time: `make bench`.
+// The benchmarks show what the README says about time: `make bench-go`.
 
 // started returns a scheduler on a Redis of its own and a channel that gets the
 // moment each job of the name "stamp" starts.
@@ -115,8 +115,8 @@ func idle(b *testing.B, rdb redis.UniversalClient, servers ...*redistest.Server)
 	b.ReportMetric(0, "ns/op")
 }
 
-// watch shows every command a server executes, until the benchmark ends.
-func watch(b *testing.B, server *redistest.Server, see func(line string)) {
+// watch shows every command a server executes, until the test ends.
+func watch(b testing.TB, server *redistest.Server, see func(line string)) {
 	b.Helper()
 	conn, err := net.Dial("tcp", server.Addr())
 	require.NoError(b, err)

@@ -16,9 +16,10 @@ type Config struct {
 	Namespace string
 
 	// Segments is how many partitions the namespace has; jobs are spread over
-	// them by their ID, mutex or unique key. 0 means 1, or 16 on Redis Cluster.
-	// It is fixed at the namespace's first start, 256 at most; a namespace that
-	// may move to a Cluster sets 16 from the start.
+	// them by their ID, mutex or unique key. 0 means 1, or 12 on Redis Cluster,
+	// of which 2, 3, 4, 6 or 12 masters have equally many. Each adds to what an
+	// idle instance sends. The number is fixed at the namespace's first start,
+	// 256 at most; a namespace that may move to a Cluster sets 12 from the start.
 	Segments int
 
 	// Queues lists the queues this instance works on and how many jobs of each

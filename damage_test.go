@@ -291,13 +291,15 @@ func TestForeignEntriesInAStream(t *testing.T) {
 		foreign++
 	}
 	add("hello", "world")
-	add("i", "unknown", "a", "1") // its record is gone
-	add("i", "unknown", "a", "-1", "j", "{}")
-	add("i", "unknown", "a", "1/2/3/4/5", "j", "{}")
-	add("a", "1", "j", "\x01\x01\x02ok")
-	add("i", strings.Repeat("x", 1<<20), "a", "1")
-	add("i", "unknown", "a", "1", "j", strings.Repeat("{", 1<<20))
-	add("i", "}{:%\x00\n", "a", "1", "j", "")
+	add("e", "1 - 7 unknown") // its record is gone
+	add("e", "-1 - 7 unknown{}")
+	add("e", "1/2/3/4/5 - 7 unknown{}")
+	add("e", "1 - 0 \x01\x01\x02ok")
+	add("e", "1 - 1048576 "+strings.Repeat("x", 1<<20))
+	add("e", "1 - 7 unknown"+strings.Repeat("{", 1<<20))
+	add("e", "1 - 7 }{:%\x00\n")
+	add("e", "1 x 7 unknown", "i", "another field")
+	add("e", "1 - 99999999999999999999 unknown")
 	last := r.do(carillon.Job{Name: "ok"})
 	r.start()
 	for _, id := range []string{first, last} {
@@ -326,11 +328,11 @@ func TestDeletedEntriesArePassedOver(t *testing.T) {
 
 func TestForeignMembersOfDueAndWait(t *testing.T) {
 	r := ruins(t)
-	for _, m := range []string{"", ":", "hello", "n:default::unknown", "x:default::y", "n::m:y", "n:%:%:y", strings.Repeat("x", 1<<16)} {
+	for _, m := range []string{"", ":", "hello", "n:::unknown", "x:default::y", "n::m:y", "n:default:m:y", "n:%:%:y", strings.Repeat("x", 1<<16)} {
 		require.NoError(t, r.rdb.ZAdd(r.ctx, r.key("due"), redis.Z{Score: 1, Member: m}).Err())
 	}
 	r.do(carillon.Job{Name: "hold", ID: "holder", Mutex: "door"})
-	for _, m := range []string{"door:1:hello", "door:2:n:default:unknown", "door:3"} {
+	for _, m := range []string{"door:1:hello", "door:2:n::unknown", "door:3:n:default:unknown", "door:4"} {
 		require.NoError(t, r.rdb.ZAdd(r.ctx, r.key("wait"), redis.Z{Member: m}).Err())
 	}
 	r.do(carillon.Job{Name: "ok", ID: "behind", Mutex: "door"})

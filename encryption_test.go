@@ -173,7 +173,7 @@ func TestEncryptedSchedules(t *testing.T) {
 			got <- string(x.Args) + x.Headers["trace"]
 			return nil
 		}
-		without := p.new(t, handlers{"pay": pay})
+		without := p.new(t, handlers{"pay": pay}, queues(map[string]int{"elsewhere": 1})) // it fires, and runs nothing of this
 		before, after := p.new(t, nil, locked("a")), p.new(t, handlers{"pay": pay}, locked("b", "a"))
 		hourly := func(mutex string) carillon.Schedule {
 			return carillon.Schedule{Name: "hourly", Spec: carillon.Every(time.Hour), Job: carillon.Job{
@@ -209,7 +209,7 @@ func TestEncryptedSchedules(t *testing.T) {
 		for i := range 6 {
 			name := fmt.Sprintf("soon-%d", i)
 			require.NoError(t, after.Schedule(t.Context(), carillon.Schedule{
-				Name: name, Spec: carillon.At(p.redisNow(t).Add(300 * time.Millisecond)),
+				Name: name, Spec: carillon.Every(100 * time.Millisecond), MaxRuns: 1,
 				Job: carillon.Job{Name: "pay", Args: secret, Mutex: strings.Repeat("m", i)},
 			}))
 			assert.Equal(t, `"`+secret+`"`, receive(t, got, name))

@@ -40,7 +40,7 @@ func ExampleEncryption() {
 	}
 	fmt.Printf("read with the key: %s\n", job.Args)
 
-	stored := rdb.HGet(ctx, "{shop:0}:j:order-7", "j").Val()
+	stored := strings.Join(rdb.HVals(ctx, "{shop:0}:j:order-7").Val(), "")
 	fmt.Println("Redis knows the handler:", strings.Contains(stored, "charge"))
 	fmt.Println("Redis knows the card:", strings.Contains(stored, "4111"))
 	// Output:

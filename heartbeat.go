@@ -88,10 +88,11 @@ func (in *instance) pulse(ctx context.Context) error {
 	defer cancel()
 	sent, hinted := time.Now(), in.pauseHints.Load()
 	entries := in.running.all()
-	p, errs := in.store.Heartbeat(limit, in.id, in.config.LeaseTTL, in.queues, len(entries), store.KnownBy(entries))
+	p, errs := in.store.Heartbeat(limit, in.id, in.config.LeaseTTL, in.queues, len(entries), store.KnownBy(entries), in.census)
 	for segment, err := range errs {
 		if err == nil {
 			in.alive[segment] = sent
+			in.keepers[segment].grace.end(in.config.LeaseTTL) // its keeper may not look for long
 		} else if in.keeping.Err() == nil {
 			in.keepers[segment].grace.begin()
 		}
@@ -118,8 +119,13 @@ func (in *instance) pulse(ctx context.Context) error {
 		if in.pauseHints.Load() == hinted { // otherwise the reply may be older than what the hint led to
 			in.applyPauses(p.Paused)
 		}
+		news := p.Census == "" || p.Census != in.census
+		in.census = p.Census
 		for _, k := range in.keepers {
-			k.own(whole, p.Live)
+			if news {
+				k.share(p.Live)
+			}
+			k.own(whole)
 		}
 	}
 	return store.Distinct(errs)

@@ -47,6 +47,7 @@ type instance struct {
 	keepers    []*keeper
 	clock      clock
 	alive      []time.Time // of each segment: when the last heartbeat that got through was sent; for pulse
+	census     string      // stands for the live instances that the keepers know; for pulse
 	warned     onceEach
 	finished   atomic.Int64 // outcomes recorded
 	pauseHints atomic.Int64
@@ -157,6 +158,7 @@ func (in *instance) retry(ctx context.Context, what string, f func(context.Conte
 	for {
 		limit, cancel := context.WithTimeout(ctx, settleGrace) // or it says nothing for long
 		err := f(limit)
+		late := limit.Err() != nil
 		cancel()
 		if last != nil && err != nil && ctx.Err() != nil {
 			return fmt.Errorf("%w; before that: %w", err, last)
@@ -164,7 +166,9 @@ func (in *instance) retry(ctx context.Context, what string, f func(context.Conte
 		if err == nil || !passing(err) || ctx.Err() != nil {
 			return err
 		}
-		last = err
+		if last == nil || !late { // that time ran out says less
+			last = err
+		}
 		in.log.Warn("carillon: "+what+": waiting for Redis", "error", err)
 		pause(ctx, wait)
 		wait = min(2*wait, 2*time.Second)
@@ -277,27 +281,24 @@ func (in *instance) shutdown(ctx context.Context) error {
 		cancel()
 	}
 
-	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleGrace)
-	defer cancel()
-	farewell, hurry := context.WithCancelCause(limit)
+	last, hurry := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer hurry(nil)
 	unlink := context.AfterFunc(ctx, func() {
-		pause(farewell, hurriedGrace)
+		pause(last, hurriedGrace)
 		hurry(context.Cause(ctx))
 	})
 	defer unlink()
+	limit, cancel := context.WithTimeout(last, settleGrace)
 	in.abandonStuck()
-	in.releaseUnread(farewell) // a read can have been executed late
-	unsettled := in.settler.stop(farewell)
+	in.releaseUnread(limit) // a read can have been executed late
+	unsettled := in.settler.stop(limit)
+	cancel()
 	in.stopKeeping()
 	if in.unlistenHints != nil {
 		in.unlistenHints()
 	}
 	in.keepLoops.Wait()
-	for _, k := range in.keepers {
-		k.resign(farewell)
-	}
-	err := in.store.Leave(farewell, in.id, in.queues)
+	err := in.farewell(last)
 	if unsettled > 0 {
 		err = errors.Join(err, fmt.Errorf("%d outcomes could not be recorded; their jobs run again elsewhere", unsettled))
 	}
@@ -306,21 +307,39 @@ func (in *instance) shutdown(ctx context.Context) error {
 }
 
 // releaseUnread gives back entries that Redis delivered while the readers were
-// being closed.
+// being closed. It asks for all at once: one after the other, the readers of a
+// Redis Cluster far away would use up the time of those who come after it.
 func (in *instance) releaseUnread(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, unreadGrace)
+	defer cancel()
+	var asked sync.WaitGroup
+	for _, r := range in.readers {
+		asked.Go(func() {
+			entries, err := r.source.Pending(ctx)
+			if err != nil {
+				return // others reclaim them
+			}
+			for _, e := range entries {
+				if in.running.add(e) {
+					in.release(e)
+				}
+			}
+		})
+	}
+	asked.Wait()
+}
+
+// farewell gives up the segments and takes the instance out of the namespace. It
+// has its own time, whatever was slow before.
+func (in *instance) farewell(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, settleGrace)
 	defer cancel()
-	for _, r := range in.readers {
-		entries, err := r.source.Pending(ctx)
-		if err != nil {
-			continue // others reclaim them
-		}
-		for _, e := range entries {
-			if in.running.add(e) {
-				in.release(e)
-			}
-		}
-	}
+	var said sync.WaitGroup
+	said.Go(func() { in.resign(ctx) })
+	said.Go(func() { err = in.store.Leave(ctx, in.id, in.queues) })
+	said.Wait()
+	in.store.Hint(ctx, "l") // the others share its segments now
+	return err
 }
 
 // abandonStuck gives the jobs of handlers that ignore their contexts to others.

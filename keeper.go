@@ -17,8 +17,8 @@ import (
 // schedules, reclaims the work of lost instances, and forgets old jobs.
 //
 // Every instance has a keeper for every segment, but one instance owns each
-// segment and is there on time. The others look in at intervals, and do what
-// they find undone. All of it is atomic in Redis, so ownership only saves work.
+// segment and is there on time. The others look in by turns, and do what they
+// find undone. All of it is atomic in Redis, so ownership only saves work.
 type keeper struct {
 	instance *instance
 	segment  int
@@ -26,6 +26,8 @@ type keeper struct {
 
 	mu    sync.Mutex
 	mine  bool // the live instances' hashes say so
+	turn  int  // of this instance among the turns in which the others look
+	turns int  // 0: everybody looks in each interval
 	lease *store.Lease
 	named map[string]bool // schedules with a run that has ended
 	heard time.Time       // when these were last taken
@@ -53,6 +55,11 @@ const (
 	retryEvery = 100 * time.Millisecond
 	pokeEvery  = 50 * time.Millisecond // between looks at schedules whose runs have ended
 )
+
+// watchers is how many instances look at a segment in one interval, however many
+// there are. When the owner dies its work is found by the next of them; should
+// those after it have died as well, the last one is still there within an interval.
+const watchers = 4
 
 func newKeeper(in *instance, segment int) *keeper {
 	now := time.Now() // what is rare waits at first, too
@@ -106,6 +113,34 @@ func (k *keeper) poll() time.Duration {
 	return min(often, k.instance.config.LeaseTTL/3) // a lapsed lease is seen before half another one has passed
 }
 
+// untilLook is how long to wait for the next look without being told: an interval
+// for the owner, for few instances, and for whoever has just found something
+// undone; the others wait for their turn.
+func (k *keeper) untilLook() time.Duration {
+	every := k.poll()
+	k.mu.Lock()
+	turn, turns, owner := k.turn, k.turns, k.mine || k.lease != nil
+	k.mu.Unlock()
+	busy := len(k.lapsed) > 0 || k.relaying || time.Since(k.trimmed) < every
+	told := k.instance.clock.now()
+	if owner || busy || turns <= watchers || told.IsZero() {
+		return every
+	}
+	return untilTurn(told, every/watchers, turn, turns)
+}
+
+// untilTurn is how long after an instant of Redis' time the next one of turns that
+// take a slot each begins. One that has begun just now is over: whoever asks has
+// looked, and the estimate of Redis' time wavers.
+func untilTurn(told time.Time, slot time.Duration, turn, turns int) time.Duration {
+	round := slot * time.Duration(turns)
+	wait := (slot*time.Duration(turn) - time.Duration(told.UnixNano())%round + round) % round
+	if wait < slot/2 {
+		wait += round
+	}
+	return wait
+}
+
 func (k *keeper) run() {
 	in := k.instance
 	ctx := in.keeping
@@ -136,7 +171,7 @@ func (k *keeper) run() {
 // hint of an earlier one, or the next look.
 func (k *keeper) sleep(ctx context.Context, next time.Time) {
 	in := k.instance
-	limit := time.Now().Add(k.poll())
+	limit := time.Now().Add(k.untilLook())
 	for {
 		wait := time.Until(limit)
 		if !next.IsZero() && k.owner() {
@@ -332,13 +367,28 @@ func (k *keeper) owner() bool {
 	return k.mine || k.lease != nil
 }
 
-// own takes, renews or gives up the segment, as the live instances share them.
-func (k *keeper) own(ctx context.Context, live []string) {
+// share tells the keeper who is alive: the first in rank owns the segment, and the
+// rank decides whose turn it is to look. Turns are shared when there are so many
+// instances that they would not all come to it within two leases: after most of
+// them have died at once, those that are left still do.
+func (k *keeper) share(live []string) {
+	rank := rankOf(k.instance.id, live, k.segment)
+	turns := max(watchers, min(len(live), int(2*watchers*k.instance.config.LeaseTTL/k.poll())))
+	k.mu.Lock()
+	changed := rank == 0 && !k.mine
+	k.mine, k.turn, k.turns = rank == 0, rank%turns, turns
+	k.mu.Unlock()
+	if changed {
+		k.hint(time.Time{})
+	}
+}
+
+// own takes, renews or gives up the segment's lease, as the live instances share them.
+func (k *keeper) own(ctx context.Context) {
 	in := k.instance
 	k.mu.Lock()
-	lease := k.lease
+	mine, lease := k.mine, k.lease
 	k.mu.Unlock()
-	mine := preferred(live, k.segment) == in.id
 	var err error
 	switch {
 	case mine && lease == nil:
@@ -356,46 +406,54 @@ func (k *keeper) own(ctx context.Context, live []string) {
 	}
 	_ = err // the next heartbeat tries again; meanwhile nothing depends on it
 	k.mu.Lock()
-	changed := mine && !k.mine
-	k.mine, k.lease = mine, lease
+	k.lease = lease
 	k.mu.Unlock()
-	if changed {
-		k.hint(time.Time{})
-	}
 }
 
 // leaseName is one that no user can give a lock.
 func (k *keeper) leaseName() string { return "\x00segment/" + strconv.Itoa(k.segment) }
 
-// resign gives the segment up at shutdown.
-func (k *keeper) resign(ctx context.Context) {
-	in := k.instance
-	k.mu.Lock()
-	mine, lease := k.mine, k.lease
-	k.mine, k.lease = false, nil
-	k.mu.Unlock()
-	if mine && lease == nil { // the heartbeat that took it may have been given up halfway
-		lease, _, _ = in.store.Acquire(ctx, k.leaseName(), in.id, in.config.LeaseTTL)
+// resign gives the segments up at shutdown: at once those that are known to be
+// held, and then those of a heartbeat that was given up halfway.
+func (in *instance) resign(ctx context.Context) {
+	var held []*store.Lease
+	var doubtful []*keeper
+	for _, k := range in.keepers {
+		k.mu.Lock()
+		switch {
+		case k.lease != nil:
+			held = append(held, k.lease)
+		case k.mine:
+			doubtful = append(doubtful, k)
+		}
+		k.mine, k.lease = false, nil
+		k.mu.Unlock()
 	}
-	if lease != nil {
-		_ = in.store.Release(ctx, lease)
+	in.store.ReleaseAll(ctx, held)
+	for _, k := range doubtful {
+		if lease, _, _ := in.store.Acquire(ctx, k.leaseName(), in.id, in.config.LeaseTTL); lease != nil {
+			_ = in.store.Release(ctx, lease)
+		}
 	}
 }
 
-// preferred chooses the owner of a segment by rendezvous hashing (Thaler and
-// Ravishankar, 1996): the instance with the highest hash of both.
-func preferred(live []string, segment int) string {
-	var best string
-	var most uint64
+// rankOf counts the live instances that come before one in a segment. The order is
+// that of rendezvous hashing (Thaler and Ravishankar, 1996): the instance with the
+// highest hash of both comes first.
+func rankOf(instance string, live []string, segment int) int {
+	most, rank := rendezvous(instance, segment), 0
 	for _, id := range live {
-		h := fnv.New64a()
-		_, _ = h.Write([]byte(id))
-		_, _ = h.Write([]byte(strconv.Itoa(segment)))
-		sum := h.Sum64() * 0x9E3779B97F4A7C15 // FNV mixes its last bytes little
-		sum ^= sum >> 32
-		if best == "" || sum > most || sum == most && id < best {
-			best, most = id, sum
+		if sum := rendezvous(id, segment); sum > most || sum == most && id < instance {
+			rank++
 		}
 	}
-	return best
+	return rank
+}
+
+func rendezvous(instance string, segment int) uint64 {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(instance))
+	_, _ = h.Write([]byte(strconv.Itoa(segment)))
+	sum := h.Sum64() * 0x9E3779B97F4A7C15 // FNV mixes its last bytes little
+	return sum ^ sum>>32
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -170,7 +171,7 @@ func TestAwait(t *testing.T) {
 				}
 			}()
 			eventually(t, "it waits", func() bool {
-				return p.rdb.HExists(t.Context(), keyLike(t, p.rdb, p.namespace, "j:"+id), "aw").Val()
+				return awaited(t, p, id)
 			})
 			at := time.Now()
 			close(finish)
@@ -204,8 +205,7 @@ func TestAwait(t *testing.T) {
 				assert.NoError(t, err)
 				done <- info
 			}()
-			record := keyLike(t, p.rdb, p.namespace, "j:"+id)
-			eventually(t, "it waits", func() bool { return p.rdb.HExists(t.Context(), record, "aw").Val() })
+			eventually(t, "it waits", func() bool { return awaited(t, p, id) })
 			close(finish)
 			assert.Equal(t, carillon.StateSucceeded, receive(t, done, "the end of Await").State)
 		})
@@ -394,4 +394,11 @@ func TestInstances(t *testing.T) {
 		assert.Len(t, all, 1, "one that left is gone at once")
 		_ = a
 	})
+}
+
+// awaited tells whether Redis is to say when a job has ended.
+func awaited(t testing.TB, p *place, id string) bool {
+	t.Helper()
+	key, _, _ := strings.Cut(keyLike(t, p.rdb, p.namespace, "j:"+id), "j:")
+	return p.rdb.HExists(t.Context(), key+"awaited", id).Val()
 }

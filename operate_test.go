@@ -206,7 +206,7 @@ func TestRetention(t *testing.T) {
 		eachPlace(t, func(t *testing.T, p *place) {
 			segments := max(1, p.segments)
 			if _, cluster := p.rdb.(*redis.ClusterClient); cluster {
-				segments = 16
+				segments = clusterSegments
 			}
 			keep := carillon.Keep{Count: 16}
 			bounded := func(c *carillon.Config) {

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -15,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/carillon-go/carillon"
+	"github.com/carillon-go/carillon/embedded"
 	"github.com/carillon-go/carillon/internal/knobs"
 	"github.com/carillon-go/carillon/internal/redistest"
 )
@@ -411,6 +414,38 @@ func TestStartGivesUpWithItsContext(t *testing.T) {
 	require.ErrorIs(t, err, carillon.ErrUnavailable)
 	_, err = s.Submit(t.Context(), carillon.Job{Name: "x"})
 	assert.ErrorIs(t, err, carillon.ErrClosed, "a Scheduler runs once")
+}
+
+// However long Redis is silent after it, Start tells what was wrong before.
+func TestStartTellsTheCauseBesideTheDeadline(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		rdb, stop := embedded.Open()
+		defer stop()
+		silent := make(chan struct{})
+		o := *rdb.Options()
+		o.Dialer = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			select {
+			case <-silent:
+				<-ctx.Done()
+				return nil, ctx.Err()
+			default:
+				return nil, errors.New("no way there")
+			}
+		}
+		lost := redis.NewClient(&o)
+		defer lost.Close()
+		s, err := carillon.New(lost, carillon.Config{Namespace: "n", Logger: slog.New(slog.DiscardHandler)})
+		require.NoError(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		defer cancel()
+		time.AfterFunc(time.Second, func() { close(silent) })
+		err = s.Start(ctx)
+		require.ErrorIs(t, err, carillon.ErrUnavailable)
+		assert.ErrorContains(t, err, "deadline exceeded")
+		assert.ErrorContains(t, err, "no way there")
+		assert.NoError(t, s.Shutdown(t.Context()))
+	})
 }
 
 // A server that came back empty is noticed by whoever asks first: a read, or,

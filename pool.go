@@ -11,22 +11,25 @@ type pool struct {
 	open     int
 	reserved int // by reads under way; most of them come back at once
 	paused   bool
-	change   chan struct{} // closed and replaced when a slot is freed or the pause ends
+	change   chan struct{} // closed when a slot is freed or the pause ends; nil while nobody waits
 }
 
-func newPool(slots int) *pool { return &pool{open: slots, change: make(chan struct{})} }
+func newPool(slots int) *pool { return &pool{open: slots} }
 
 // ready waits until there is a free slot and the queue is not paused. It
 // reports false when ctx ends.
 func (p *pool) ready(ctx context.Context) bool {
 	for {
 		p.mu.Lock()
-		ok, change := p.open > 0 && !p.paused, p.change
+		var change <-chan struct{}
+		if p.open == 0 || p.paused {
+			change = p.changed()
+		}
 		p.mu.Unlock()
 		if ctx.Err() != nil {
 			return false
 		}
-		if ok {
+		if change == nil {
 			return true
 		}
 		select {
@@ -61,7 +64,7 @@ func (p *pool) claim(ctx context.Context, n int) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for !p.paused && p.open < n && p.reserved > 0 && ctx.Err() == nil {
-		change := p.change
+		change := p.changed()
 		p.mu.Unlock()
 		select {
 		case <-change:
@@ -114,8 +117,18 @@ func (p *pool) pause(paused bool) {
 	p.paused = paused
 }
 
+// changed is called with mu held.
+func (p *pool) changed() <-chan struct{} {
+	if p.change == nil {
+		p.change = make(chan struct{})
+	}
+	return p.change
+}
+
 // wake is called with mu held.
 func (p *pool) wake() {
-	close(p.change)
-	p.change = make(chan struct{})
+	if p.change != nil {
+		close(p.change)
+		p.change = nil
+	}
 }

@@ -13,11 +13,11 @@ import (
 // outcome is recorded.
 type roster struct {
 	mu      sync.Mutex
-	entries map[string]*tenure
+	entries map[store.Key]*tenure
 	empty   chan struct{} // closed when the last entry leaves; nil when nobody waits
 	early   []attempt     // attempts that were cancelled and are not here, or not yet
 
-	suspect string        // key of the one suspect that may run here, if there is one
+	suspect store.Key     // of the one suspect that may run here, if there is one
 	apart   chan struct{} // closed when no other suspect is left here
 }
 
@@ -46,7 +46,7 @@ func (r *roster) add(e *store.Entry) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.entries == nil {
-		r.entries = make(map[string]*tenure)
+		r.entries = make(map[store.Key]*tenure)
 	}
 	if _, known := r.entries[e.Key()]; known {
 		return false
@@ -121,7 +121,7 @@ func (r *roster) ending(e *store.Entry) bool {
 // its turn, or a long job would hold up the others.
 func (r *roster) isolate(ctx context.Context, e *store.Entry, while time.Duration) bool {
 	r.mu.Lock()
-	if r.suspect != "" {
+	if r.suspect != (store.Key{}) {
 		r.mu.Unlock()
 		return false
 	}
@@ -154,7 +154,7 @@ func (r *roster) acquit(e *store.Entry) {
 		t.acquitted = true
 	}
 	if r.suspect == e.Key() {
-		r.suspect, r.apart = "", nil
+		r.suspect, r.apart = store.Key{}, nil
 	}
 	r.separate()
 }
@@ -185,7 +185,7 @@ func (r *roster) remove(e *store.Entry) {
 	}
 	delete(r.entries, e.Key())
 	if r.suspect == e.Key() {
-		r.suspect, r.apart = "", nil
+		r.suspect, r.apart = store.Key{}, nil
 	}
 	r.separate()
 	if len(r.entries) == 0 && r.empty != nil {
@@ -220,10 +220,10 @@ func (r *roster) abandon() []*store.Entry {
 }
 
 // keys returns the keys of all entries.
-func (r *roster) keys() map[string]bool {
+func (r *roster) keys() map[store.Key]bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	keys := make(map[string]bool, len(r.entries))
+	keys := make(map[store.Key]bool, len(r.entries))
 	for key := range r.entries {
 		keys[key] = true
 	}

@@ -335,6 +335,7 @@ func (s *Scheduler) Shutdown(ctx context.Context) error {
 const (
 	stuckGrace   = 5 * time.Second        // for handlers whose context was ended
 	obeyGrace    = 200 * time.Millisecond // the same, once the caller's context has ended
-	settleGrace  = 5 * time.Second        // for the last words with Redis
+	settleGrace  = 5 * time.Second        // for the last outcomes, and again for the farewell
+	unreadGrace  = 2 * time.Second        // for what was delivered and not begun, which others would reclaim
 	hurriedGrace = time.Second            // the same, once the caller's context has ended
 )

@@ -3,6 +3,7 @@ package carillon_test
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -435,4 +436,22 @@ func TestShutdownDoesNotWaitForTheNetwork(t *testing.T) {
 			})
 		})
 	}
+}
+
+// However long each answer takes, an instance takes its leave: a Redis Cluster has
+// to be asked for much, segment by segment.
+func TestFarewellOnASlowNetwork(t *testing.T) {
+	t.Parallel()
+	placesIn(t, func(t *testing.T, p *place) {
+		rdb, wire := wireTo(t, p.rdb)
+		s := p.run2(t, rdb, nil, lease(time.Minute))
+		eventually(t, "it owns every segment", func() bool {
+			leases := slices.DeleteFunc(keysOf(t, p.rdb, p.namespace), func(key string) bool { return !strings.Contains(key, ":k:") })
+			return len(leases) == clusterSegments
+		})
+		wire.Set(faultnet.Faults{Latency: 100 * time.Millisecond})
+		require.NoError(t, s.Shutdown(t.Context()))
+		wire.Set(faultnet.Faults{})
+		auditDrained(t, p.rdb, p.namespace)
+	}, "cluster")
 }

@@ -17,6 +17,10 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(redistest.Wrap(m))
 }
 
+// clusterSegments is how many segments a namespace has on Redis Cluster when
+// Config does not say.
+const clusterSegments = 12
+
 // backend is a kind of Redis. Every case of the suite runs on each, with the
 // same expectations.
 type backend struct {

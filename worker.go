@@ -5,7 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
+	"log/slog"
 	"math/rand/v2"
 	"runtime/debug"
 	"slices"
@@ -235,11 +235,10 @@ func (in *instance) execute(e *store.Entry, p *pool) {
 		ctx, done = context.WithTimeoutCause(ctx, limit, ErrTimeout)
 		defer done()
 	}
-	x := in.execution(e, payload)
-	ctx = context.WithValue(ctx, executionKey{}, x)
+	run := in.handling(ctx, e, payload)
 	if cause := in.running.begin(e, cancel); cause != nil { // it is to stop before it began
 		cancel(cause)
-		in.settle(ctx, e, x, reg, 0, cause)
+		in.settle(run, e, reg, 0, cause)
 		return
 	}
 	returned := false
@@ -248,7 +247,7 @@ func (in *instance) execute(e *store.Entry, p *pool) {
 		if !returned && err == nil {
 			err = errors.New("the handler ended its goroutine")
 		}
-		in.settle(ctx, e, x, reg, time.Since(begun), err)
+		in.settle(run, e, reg, time.Since(begun), err)
 	}()
 	func() {
 		defer func() {
@@ -257,22 +256,63 @@ func (in *instance) execute(e *store.Entry, p *pool) {
 			}
 		}()
 		// Methods of the error can panic, too; a nil pointer is the classic.
-		if err = reg.handler.ServeJob(ctx, x); err != nil {
+		if err = reg.handler.ServeJob(run, &run.Execution); err != nil {
 			_, _ = err.Error(), errors.As(err, new(*steered))
 		}
 	}()
 	returned = true
 }
 
-func (in *instance) execution(e *store.Entry, p payload) *Execution {
+// handling is the context of a handler and what it finds there, in one allocation.
+type handling struct {
+	context.Context
+	Execution
+
+	log jobLog
+}
+
+func (in *instance) handling(ctx context.Context, e *store.Entry, p payload) *handling {
 	s := e.Spec
-	return &Execution{
-		ID: e.ID, Name: s.Name, Queue: shownQueue(s.Queue), Args: slices.Clone(p.Args), Headers: maps.Clone(p.Headers), Tags: slices.Clone(s.Tags),
+	h := &handling{Context: ctx, Execution: Execution{
+		ID: e.ID, Name: s.Name, Queue: shownQueue(s.Queue), Args: p.Args, Headers: p.Headers, Tags: slices.Clone(s.Tags),
 		Attempt: e.Attempt, Failures: e.Failures, Losses: e.Losses, Token: e.Token, MutexToken: e.Mutex,
 		Schedule: s.Schedule, Tick: s.Tick, Shard: Shard(s.Shard),
-		Logger: in.log.With("job", e.ID, "name", s.Name, "attempt", e.Attempt),
-		entry:  e, scheduler: in.scheduler,
+		entry: e, scheduler: in.scheduler,
+	}}
+	h.log = jobLog{in.log.Handler(), e}
+	h.Logger = slog.New(&h.log)
+	return h
+}
+
+// Value is how [FromContext] finds the execution.
+func (h *handling) Value(key any) any {
+	if key == (executionKey{}) {
+		return &h.Execution
 	}
+	return h.Context.Value(key)
+}
+
+// String keeps what a handler was given out of printed contexts.
+func (h *handling) String() string { return "carillon: context of job " + h.log.entry.ID }
+
+// jobLog adds to what a handler logs which attempt it is of. It does so when
+// there is something to log, for most jobs log nothing.
+type jobLog struct {
+	slog.Handler
+
+	entry *store.Entry
+}
+
+func (l *jobLog) Handle(ctx context.Context, r slog.Record) error { return l.named().Handle(ctx, r) }
+
+func (l *jobLog) WithAttrs(attrs []slog.Attr) slog.Handler { return l.named().WithAttrs(attrs) }
+
+func (l *jobLog) WithGroup(name string) slog.Handler { return l.named().WithGroup(name) }
+
+func (l *jobLog) named() slog.Handler {
+	return l.Handler.WithAttrs([]slog.Attr{
+		slog.String("job", l.entry.ID), slog.String("name", l.entry.Spec.Name), slog.Int("attempt", l.entry.Attempt),
+	})
 }
 
 func (in *instance) timeout(s *store.Spec, reg registration) time.Duration {
@@ -313,14 +353,14 @@ func (in *instance) expire(e *store.Entry) bool {
 }
 
 // settle decides what follows from an attempt's end.
-func (in *instance) settle(ctx context.Context, e *store.Entry, x *Execution, reg registration, elapsed time.Duration, err error) {
+func (in *instance) settle(run *handling, e *store.Entry, reg registration, elapsed time.Duration, err error) {
 	s := store.Settlement{Entry: e, Elapsed: elapsed}
 	if err == nil {
-		s.Outcome, s.Result = store.Succeed, x.result
+		s.Outcome, s.Result = store.Succeed, run.result
 		in.settler.put(s)
 		return
 	}
-	cause := context.Cause(ctx)
+	cause := context.Cause(run)
 	if errors.Is(cause, ErrTimeout) && errors.Is(err, context.DeadlineExceeded) {
 		err = fmt.Errorf("%w after %v", ErrTimeout, in.timeout(e.Spec, reg))
 	}
@@ -349,10 +389,11 @@ func (in *instance) settle(ctx context.Context, e *store.Entry, x *Execution, re
 			s.Delay = in.delay(policy, e.Failures+1, err)
 		}
 	}
+	log := slog.New(&run.log) // the handler may have changed the execution's
 	if s.Outcome == store.Fail {
-		x.Logger.Error("carillon: job failed for good", "error", err)
+		log.Error("carillon: job failed for good", "error", err)
 	} else {
-		x.Logger.Info("carillon: attempt ended", "outcome", string(outcomes[s.Outcome]), "delay", s.Delay, "error", err)
+		log.Info("carillon: attempt ended", "outcome", string(outcomes[s.Outcome]), "delay", s.Delay, "error", err)
 	}
 	in.settler.put(s)
 }

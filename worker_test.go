@@ -2,6 +2,8 @@ package carillon_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -10,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/carillon-go/carillon"
+	"github.com/carillon-go/carillon/embedded"
 	"github.com/carillon-go/carillon/internal/faultnet"
 	"github.com/carillon-go/carillon/internal/redistest"
 )
@@ -337,4 +340,34 @@ func TestSuspectsTakeTurns(t *testing.T) {
 			assert.Equal(t, 2, info.Losses, "nothing was charged")
 		}
 	})
+}
+
+// A handler may do what it likes to its Execution.
+func TestHandlerThatWipesItsExecution(t *testing.T) {
+	eachPlace(t, func(t *testing.T, p *place) {
+		s := p.run(t, handlers{"wipe": func(_ context.Context, x *carillon.Execution) error {
+			*x = carillon.Execution{}
+			return errors.New("no")
+		}})
+		id := submit(t, s, carillon.Job{Name: "wipe", Retry: &carillon.Retry{MaxAttempts: 1}})
+		eventually(t, "it ends", func() bool { return get(t, s, id).State.Final() })
+		assert.Equal(t, carillon.StateFailed, get(t, s, id).State)
+	})
+}
+
+// What a handler was given is not printed with its context.
+func TestContextOfAHandlerShowsNoArguments(t *testing.T) {
+	rdb, stop := embedded.Open()
+	t.Cleanup(stop)
+	p := &place{rdb: rdb, namespace: redistest.Namespace(t)}
+	printed := make(chan string, 1)
+	s := p.run(t, handlers{"print": func(ctx context.Context, x *carillon.Execution) error {
+		assert.Equal(t, x, carillon.FromContext(ctx))
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		printed <- fmt.Sprintf("%v", ctx)
+		return nil
+	}})
+	submit(t, s, carillon.Job{Name: "print", Args: "a secret", Headers: map[string]string{"key": "a secret"}})
+	assert.NotContains(t, receive(t, printed, "the context is printed"), "secret")
 }
