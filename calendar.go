@@ -77,6 +77,8 @@ func (s *Scheduler) PutCalendar(ctx context.Context, c Calendar) error {
 	return opError("put calendar", clipped(c.Name), err)
 }
 
+var errCalendarRace = fmt.Errorf("%w: others change the calendar at the same time", ErrConflict)
+
 func (s *Scheduler) putCalendar(ctx context.Context, c plan.Calendar) error {
 	shelf := newShelf(s.store)
 	shelf.read[c.Name] = &c
@@ -101,7 +103,7 @@ func (s *Scheduler) putCalendar(ctx context.Context, c plan.Calendar) error {
 			return err
 		}
 	}
-	return fmt.Errorf("%w: others change the calendar at the same time", ErrConflict)
+	return errCalendarRace
 }
 
 // replan moves the plans of all that use a calendar.
@@ -167,7 +169,7 @@ func (s *Scheduler) DropCalendar(ctx context.Context, name string) error {
 			return nil
 		}
 		if err == nil && tries == 10 {
-			err = fmt.Errorf("%w: others change the calendar at the same time", ErrConflict)
+			err = errCalendarRace
 		}
 	}
 	return opError("drop calendar", clipped(name), err)

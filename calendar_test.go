@@ -65,7 +65,7 @@ func TestCalendar(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			inTime(t, carillon.Config{Segments: 8}, func(w *world) {
+			inTime(t, carillon.Config{Segments: 2}, func(w *world) {
 				for i, cal := range c.calendars {
 					cal.Name = fmt.Sprint("cal", i)
 					if i > 0 {

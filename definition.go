@@ -2,10 +2,12 @@ package carillon
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/carillon-go/carillon/internal/cron"
@@ -109,27 +111,21 @@ func (d *definition) validate() (errs []error) {
 		errs = append(errs, fmt.Errorf("%w: Spec: %w", ErrInvalid, err))
 	}
 	if _, err := d.location(); err != nil {
-		errs = append(errs, err)
+		return append(errs, err)
+	}
+	if c, err := cron.Parse(d.Cron, d.Both); err == nil && d.TimeZone != "" && c.Zone() != "" && c.Zone() != d.TimeZone {
+		errs = append(errs, invalid("TimeZone", "is %q, and the expression says %q; set one of them", clipped(d.TimeZone), c.Zone()))
 	}
 	return errs
 }
 
-// location is the zone of the local times: that of the cron expression, if it
-// has one.
+// location is the zone that TimeZone names; nil: none, so it is that of the cron
+// expression, or UTC.
 func (d *definition) location() (*time.Location, error) {
-	name := d.TimeZone
-	if d.Cron != "" { // what is wrong with it is said by Validate
-		if c, err := cron.Parse(d.Cron, d.Both); err == nil && c.Zone() != "" {
-			if name != "" && name != c.Zone() {
-				return nil, invalid("TimeZone", "is %q, and the expression says %q; set one of them", clipped(name), c.Zone())
-			}
-			name = c.Zone()
-		}
+	if d.TimeZone == "" {
+		return nil, nil //nolint:nilnil // as documented
 	}
-	if name == "" {
-		return time.UTC, nil
-	}
-	loc, err := zone.Load(name)
+	loc, err := zone.Load(d.TimeZone)
 	if err != nil {
 		return nil, fmt.Errorf("%w: TimeZone: %w", ErrInvalid, err)
 	}
@@ -180,16 +176,10 @@ var errNewerSchedule = fmt.Errorf("schedule: %w", store.ErrNewer)
 
 // definition reads a stored definition. ErrNewer and ErrDecrypt leave it to others.
 func (v *vault) definition(name string, data []byte) (*definition, error) {
-	var version struct {
-		V int `json:"v"`
-	}
 	var d definition
-	err := json.Unmarshal(data, &version)
-	if err == nil && version.V > definitionVersion {
+	err := json.Unmarshal(data, &d)
+	if d.Version > definitionVersion { // also when it has fields of another kind
 		return nil, errNewerSchedule
-	}
-	if err == nil {
-		err = json.Unmarshal(data, &d)
 	}
 	if err != nil || d.Version < 1 {
 		return nil, errors.New("the stored definition is damaged")
@@ -229,15 +219,12 @@ type program struct {
 // calendar's loading says that it cannot be used.
 func (s *Scheduler) compile(ctx context.Context, name string, d *definition, calendars *shelf) (*program, error) {
 	unusable := func(err error) error { return fmt.Errorf("the definition cannot be used: %w", err) }
-	errs := append(d.validate(), d.Job.validate()...)
+	loc, err := d.location()
+	errs := append(d.Job.validate(), err)
 	if d.Then != nil {
 		errs = append(errs, d.Then.validate()...)
 	}
 	if err := errors.Join(errs...); err != nil {
-		return nil, unusable(err)
-	}
-	loc, err := d.location()
-	if err != nil {
 		return nil, unusable(err)
 	}
 	o := plan.Options{
@@ -258,14 +245,8 @@ func (s *Scheduler) compile(ctx context.Context, name string, d *definition, cal
 		Name: name, Misfire: policy.Misfire(d.Misfire), MisfireAfter: defaultMisfireAfter,
 		ReplayMax: defaultReplay, ReplayAge: millis(d.ReplayAgeMS), Overlap: policy.Overlap(d.Overlap), BufferMax: defaultBuffer,
 		DropOnFailure: d.Drop, PauseAfter: d.PauseAfter, MaxRuns: d.MaxRuns, Jitter: millis(d.JitterMS),
-		After: millis(d.After), Then: d.Then != nil, Shards: (&Sharding{Shards: d.Shards, Params: d.Params, Broadcast: d.Broadcast}).jobs(),
-		Broadcast: d.Broadcast, Affinity: d.Job.Mutex,
-	}
-	if d.Job.Mutex == "" {
-		p.rules.Affinity = d.Job.Unique.Key
-	}
-	if p.rules.Shards == 1 && d.Shards == 0 && len(d.Params) == 0 {
-		p.rules.Shards = 0
+		After: millis(d.After), Then: d.Then != nil, Shards: max(d.Shards, len(d.Params)), Broadcast: d.Broadcast,
+		Affinity: cmp.Or(d.Job.Mutex, d.Job.Unique.Key),
 	}
 	if d.MisfireMS > 0 {
 		p.rules.MisfireAfter = millis(d.MisfireMS)
@@ -305,25 +286,17 @@ func (p *program) firstAfter(now time.Time) time.Time {
 	return p.plan.Open(first)
 }
 
-// checkState reports a state that must not be acted on: that of a newer release,
-// and a damaged one.
-func checkState(data []byte) error {
+// readState reads what the policies remember. A state that must not be acted on,
+// that of a newer release or a damaged one, is empty, and the error says why.
+func readState(data []byte) (policy.State, error) {
 	var s policy.State
 	if len(data) > 0 && json.Unmarshal(data, &s) != nil {
-		return errors.New("its state is damaged")
+		return policy.State{}, errors.New("its state is damaged")
 	}
 	if s.Version > policy.StateVersion {
-		return errNewerSchedule
+		return policy.State{}, errNewerSchedule
 	}
-	return nil
-}
-
-// readState reads what the policies remember; of what checkState refuses, nothing.
-func readState(data []byte) (s policy.State) {
-	if checkState(data) == nil && len(data) > 0 {
-		_ = json.Unmarshal(data, &s)
-	}
-	return s
+	return s, nil
 }
 
 // stateOf encodes a state; that of a schedule whose policies remember nothing is
@@ -337,9 +310,10 @@ func stateOf(s policy.State) []byte {
 	return marshal(s)
 }
 
-// shelf reads calendars once for a round of work.
+// shelf reads calendars once for a round of work, by any number of goroutines.
 type shelf struct {
 	store *store.Store
+	mu    sync.Mutex
 	read  map[string]*plan.Calendar
 }
 
@@ -357,6 +331,8 @@ func (s *shelf) compiled(ctx context.Context, name string) (*plan.Excluder, erro
 }
 
 func (s *shelf) get(ctx context.Context, name string) (*plan.Calendar, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if c := s.read[name]; c != nil {
 		return c, nil
 	}

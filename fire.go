@@ -1,6 +1,7 @@
 package carillon
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/carillon-go/carillon/internal/policy"
@@ -15,11 +17,17 @@ import (
 	"github.com/carillon-go/carillon/store"
 )
 
-// fireBatch is how many schedules one round takes before it looks again, and
-// fireRounds how many rounds are made before jobs are promoted again.
+// Jobs are promoted again after so many rounds, or so many schedules.
 const (
-	fireBatch  = 500
 	fireRounds = 8
+	fireMax    = 4000
+)
+
+// Turns are taken in batches, of which some are under way: while Redis works on
+// one, the next ones are read and decided.
+const (
+	fireBatch   = 500
+	fireBatches = 3
 )
 
 // ticker takes the turns of the schedules of a segment: it reads what is due,
@@ -27,44 +35,78 @@ const (
 type ticker struct {
 	*instance
 	segment   int
+	now       time.Time
 	calendars *shelf
-	live      []InstanceInfo // read when a broadcast asks for it
+	live      func() ([]InstanceInfo, error)
+
+	mu     sync.Mutex
+	stayed int  // schedules that stay in their place
+	again  bool // some have more to do at once
+	failed []error
 }
 
 // fire takes the turns of all schedules whose time has come, and of those that
 // are named, and returns when the next one comes; zero when only schedules are
 // left that others must fire.
 func (in *instance) fire(ctx context.Context, segment int, now time.Time, named []string) (time.Time, error) {
-	t := &ticker{instance: in, segment: segment, calendars: newShelf(in.store)}
+	t := &ticker{
+		instance: in, segment: segment, now: now, calendars: newShelf(in.store),
+		live: sync.OnceValues(func() ([]InstanceInfo, error) { return in.scheduler.Instances(ctx) }),
+	}
 	if len(named) > 0 {
-		read, errs := in.store.GetSchedules(ctx, named)
-		read = slices.DeleteFunc(read, func(s *store.Schedule) bool { return s == nil || s.Look.IsZero() })
-		if _, _, err := t.turns(ctx, read, now); err != nil {
-			return time.Time{}, errors.Join(append(errs, err)...)
-		}
+		t.each(ctx, named, func(s *store.Schedule) bool { return s.Parked == "" && !s.Look.IsZero() })
+		t.stayed = 0
 	}
-	left := 0 // schedules that stay in their place
-	var failed []error
-	for range fireRounds {
-		due, err := in.store.DueSchedules(ctx, segment, left, fireBatch, now)
+	for round, taken := 0, 0; round < fireRounds && taken < fireMax; round++ {
+		due, err := in.store.DueSchedules(ctx, segment, t.stayed, fireMax, now)
 		if err != nil {
-			return time.Time{}, err
+			return time.Time{}, store.Distinct(append(t.failed, err))
 		}
-		stayed, again, err := t.turns(ctx, due, now)
-		failed = append(failed, err)
-		left += stayed
-		if len(due) < fireBatch && !again || ctx.Err() != nil {
+		t.again = false
+		t.each(ctx, due, func(*store.Schedule) bool { return true })
+		taken += len(due)
+		if len(due) < fireMax && !t.again || ctx.Err() != nil {
 			next, err := in.store.NextTick(ctx, segment, now)
-			return next, store.Distinct(append(failed, err))
+			return next, store.Distinct(append(t.failed, err))
 		}
 	}
-	return now, store.Distinct(failed) // there is other work, too
+	return now, store.Distinct(t.failed) // there is other work, too
+}
+
+// each takes the turns of those schedules that are wanted.
+func (t *ticker) each(ctx context.Context, names []string, wanted func(*store.Schedule) bool) {
+	var batches sync.WaitGroup
+	free := make(chan struct{}, fireBatches)
+	for some := range slices.Chunk(names, fireBatch) {
+		free <- struct{}{}
+		batches.Go(func() { // ends with ctx at the latest
+			defer func() { <-free }()
+			read, err := t.store.ReadSchedules(ctx, some)
+			if err != nil {
+				t.done(len(some), false, err)
+				return
+			}
+			read = slices.DeleteFunc(read, func(s *store.Schedule) bool { return !wanted(s) })
+			t.done(t.turns(ctx, read))
+		})
+	}
+	batches.Wait()
+}
+
+// done adds up what became of a batch.
+func (t *ticker) done(stayed int, again bool, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.stayed += stayed
+	t.again = t.again || again
+	t.failed = append(t.failed, err)
 }
 
 // pending is a turn on its way.
 type pending struct {
 	stored   *store.Schedule
 	program  *program
+	state    policy.State // as it was read
 	decision policy.Decision
 	ids      [][]string // of the jobs of each open run
 	cancel   []string
@@ -72,7 +114,7 @@ type pending struct {
 
 // turns takes one turn of each schedule. It tells how many stay in their place,
 // and whether any has more to do at once.
-func (t *ticker) turns(ctx context.Context, due []*store.Schedule, now time.Time) (stayed int, again bool, err error) {
+func (t *ticker) turns(ctx context.Context, due []*store.Schedule) (stayed int, again bool, err error) {
 	var ready []*pending
 	var ask []string
 	var failed []error
@@ -85,7 +127,7 @@ func (t *ticker) turns(ctx context.Context, due []*store.Schedule, now time.Time
 			}
 			continue
 		}
-		for _, run := range readState(stored.State).Open {
+		for _, run := range p.state.Open {
 			ids := t.scheduler.runIDs(stored.Name, run)
 			p.ids = append(p.ids, ids)
 			ask = append(ask, ids...)
@@ -106,7 +148,7 @@ func (t *ticker) turns(ctx context.Context, due []*store.Schedule, now time.Time
 		for _, ids := range p.ids {
 			n += len(ids)
 		}
-		turn, err := t.decide(p, states[:n], now)
+		turn, err := t.decide(p, states[:n])
 		states = states[n:]
 		if err != nil {
 			_, err := t.park(ctx, p.stored, err)
@@ -114,7 +156,7 @@ func (t *ticker) turns(ctx context.Context, due []*store.Schedule, now time.Time
 			continue
 		}
 		turns, taken = append(turns, turn), append(taken, p)
-		again = again || !p.decision.Look.IsZero() && !p.decision.Look.After(now)
+		again = again || !p.decision.Look.IsZero() && !p.decision.Look.After(t.now)
 	}
 	results := t.store.Turns(ctx, t.segment, turns)
 	for i, r := range results {
@@ -133,10 +175,11 @@ func (t *ticker) turns(ctx context.Context, due []*store.Schedule, now time.Time
 // prepare compiles a schedule, or takes it out of the plan when nobody can use it.
 // It returns nil when there is nothing to decide, and whether it has moved.
 func (t *ticker) prepare(ctx context.Context, stored *store.Schedule) (*pending, bool, error) {
-	p, err := t.program(ctx, stored)
+	p := &pending{stored: stored}
+	err := t.read(ctx, p)
 	switch {
 	case err == nil:
-		return &pending{stored: stored, program: p}, true, nil
+		return p, true, nil
 	case passing(err):
 		return nil, false, err
 	case leftToOthers(err):
@@ -155,31 +198,29 @@ func leftToOthers(err error) bool {
 	return errors.Is(err, ErrDecrypt) && !errors.Is(err, ErrDamaged) || errors.Is(err, store.ErrNewer) || errors.Is(err, zone.ErrUnknown)
 }
 
-func (t *ticker) program(ctx context.Context, stored *store.Schedule) (*program, error) {
+// read makes sense of what is stored.
+func (t *ticker) read(ctx context.Context, p *pending) error {
+	stored := p.stored
 	if stored.Parked != "" {
-		return nil, errors.New(stored.Parked)
+		return errors.New(stored.Parked)
 	}
 	d, err := t.scheduler.vault.definition(stored.Name, stored.Definition)
 	if err == nil {
-		err = checkState(stored.State)
+		p.state, err = readState(stored.State)
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if state := readState(stored.State); stored.Next.IsZero() && len(state.Open)+len(state.Buffer)+len(state.Backfills) == 0 {
-		return nil, errors.New("it is in the plan without a next tick")
+	if stored.Next.IsZero() && len(p.state.Open)+len(p.state.Buffer)+len(p.state.Backfills) == 0 {
+		return errors.New("it is in the plan without a next tick")
 	}
-	p, err := t.scheduler.compile(ctx, stored.Name, d, t.calendars)
-	if err != nil || !p.rules.Broadcast {
-		return p, err
+	p.program, err = t.scheduler.compile(ctx, stored.Name, d, t.calendars)
+	if err != nil || !d.Broadcast {
+		return err
 	}
-	if t.live == nil {
-		if t.live, err = t.scheduler.Instances(ctx); err != nil {
-			return nil, err
-		}
-	}
-	p.rules.Targets = targets(t.live, d.Job.Name)
-	return p, nil
+	live, err := t.live()
+	p.program.rules.Targets = targets(live, d.Job.Name)
+	return err
 }
 
 // targets are the instances that can run a broadcast.
@@ -194,12 +235,12 @@ func targets(all []InstanceInfo, handler string) []string {
 }
 
 // decide makes a turn of what was read.
-func (t *ticker) decide(p *pending, states []store.RunState, now time.Time) (store.Turn, error) {
-	in := policy.Input{Now: now, Generation: p.stored.Generation, Next: p.stored.Next, State: readState(p.stored.State)}
+func (t *ticker) decide(p *pending, states []store.RunState) (store.Turn, error) {
+	in := policy.Input{Now: t.now, Generation: p.stored.Generation, Next: p.stored.Next, State: p.state}
 	ended := make(map[string]bool)
 	for i, run := range in.State.Open {
 		n := len(p.ids[i])
-		in.Ends = append(in.Ends, endOf(run, states[:n], now))
+		in.Ends = append(in.Ends, endOf(run, states[:n], t.now))
 		for j, id := range p.ids[i] {
 			ended[id] = !states[j].Ended.IsZero()
 		}
@@ -254,26 +295,41 @@ func shardSuffix(of string, shard int) string { return of + "~s" + strconv.Itoa(
 // thenSuffix marks the job that follows the others of a run.
 const thenSuffix = "~b"
 
+// part is one of the jobs of a run.
+type part struct {
+	suffix string // of its ID
+	queue  string // an instance's own; empty: that of the job
+	shard  store.Shard
+}
+
+// partsOf lists the jobs of a run but its Then.
+func partsOf(run policy.Run) []part {
+	of := suffix(time.UnixMilli(run.Tick), run.Kind)
+	total := max(run.Shards, len(run.Targets))
+	if total == 0 {
+		return []part{{suffix: of}}
+	}
+	parts := make([]part, total)
+	for i := range parts {
+		parts[i] = part{suffix: shardSuffix(of, i), shard: store.Shard{Index: i, Total: total}}
+		if len(run.Targets) > 0 {
+			parts[i].queue = store.OwnQueue(run.Targets[i])
+		}
+	}
+	return parts
+}
+
 // runIDs lists the IDs of a run's jobs, that of its Then last if it was created.
 func (s *Scheduler) runIDs(name string, run policy.Run) []string {
-	of := suffix(time.UnixMilli(run.Tick), run.Kind)
 	id := func(suffix string, spec *store.Spec) string {
 		return s.store.TickJobID(name, run.Generation, suffix, spec)
 	}
 	var ids []string
-	switch {
-	case len(run.Targets) > 0:
-		for i, instance := range run.Targets {
-			ids = append(ids, id(shardSuffix(of, i), &store.Spec{Queue: store.OwnQueue(instance)}))
-		}
-	case run.Shards > 0:
-		for i := range run.Shards {
-			ids = append(ids, id(shardSuffix(of, i), &store.Spec{Mutex: run.Affinity}))
-		}
-	default:
-		ids = append(ids, id(of, &store.Spec{Mutex: run.Affinity}))
+	for _, p := range partsOf(run) {
+		ids = append(ids, id(p.suffix, &store.Spec{Queue: p.queue, Mutex: run.Affinity}))
 	}
 	if run.Then {
+		of := suffix(time.UnixMilli(run.Tick), run.Kind)
 		ids = append(ids, id(of+thenSuffix, &store.Spec{}))
 	}
 	return ids
@@ -330,41 +386,21 @@ func (s *Scheduler) addJobs(t *store.Turn, p *program, f policy.Fire, args []byt
 	if args != nil {
 		job.Args = json.RawMessage(args)
 	}
-	of := suffix(f.Tick, f.Kind)
-	add := func(suffix, instance string, shard store.Shard) error {
-		spec, err := job.spec(maxPayload)
-		if err != nil {
-			return err
-		}
-		spec.Schedule, spec.Tick, spec.Shard = p.name, f.Tick, shard
-		if instance != "" {
-			spec.Queue = store.OwnQueue(instance)
-		}
-		sealed := s.vault.take(spec)
-		t.Jobs = append(t.Jobs, store.TickJob{Suffix: suffix, Spec: spec, Seal: sealed, Watched: watched})
-		return nil
+	template, err := job.spec(maxPayload)
+	if err != nil {
+		return err
 	}
-	switch {
-	case p.rules.Broadcast:
-		for i, instance := range p.rules.Targets {
-			if err := add(shardSuffix(of, i), instance, store.Shard{Index: i, Total: len(p.rules.Targets)}); err != nil {
-				return err
-			}
+	template.Schedule, template.Tick = p.name, f.Tick
+	sealed := s.vault.take(template)
+	for i, part := range partsOf(policy.Run{Tick: f.Tick.UnixMilli(), Kind: f.Kind, Shards: p.rules.Shards, Targets: p.rules.Targets}) {
+		spec := *template
+		spec.Queue, spec.Shard = cmp.Or(part.queue, spec.Queue), part.shard
+		if i < len(p.Params) {
+			spec.Shard.Param = p.Params[i]
 		}
-		return nil
-	case p.rules.Shards > 0:
-		for i := range p.rules.Shards {
-			shard := store.Shard{Index: i, Total: p.rules.Shards}
-			if i < len(p.Params) {
-				shard.Param = p.Params[i]
-			}
-			if err := add(shardSuffix(of, i), "", shard); err != nil {
-				return err
-			}
-		}
-		return nil
+		t.Jobs = append(t.Jobs, store.TickJob{Suffix: part.suffix, Spec: &spec, Seal: sealed, Watched: watched})
 	}
-	return add(of, "", store.Shard{})
+	return nil
 }
 
 // addThen adds the job that follows those of a run.
@@ -409,8 +445,8 @@ func (t *ticker) taken(ctx context.Context, p *pending, r store.TurnResult) erro
 			return err // asked again at the next look
 		}
 	}
-	if before, after := readState(stored.State).Pause, p.decision.State.Pause; before == nil && after != nil {
-		t.log.Error("carillon: a schedule was paused", "schedule", stored.Name, "reason", after.Reason)
+	if pause := p.decision.State.Pause; p.state.Pause == nil && pause != nil {
+		t.log.Error("carillon: a schedule was paused", "schedule", stored.Name, "reason", pause.Reason)
 	}
 	if len(r.IDs) > 0 {
 		t.log.Debug("carillon: schedule fired", "schedule", stored.Name, "tick", p.decision.Last, "jobs", r.IDs)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/carillon-go/carillon/internal/policy"
@@ -162,7 +161,7 @@ func (s *Scheduler) explain(ctx context.Context, name string, at time.Time) (str
 		return "", err
 	}
 	if r != nil {
-		return s.explainRecord(ctx, name, at, *r, stored)
+		return s.explainRecord(ctx, name, at, *r, stored), nil
 	}
 	if stored == nil {
 		return "There is no schedule " + name + ", and nothing is recorded about that time.", nil
@@ -203,11 +202,11 @@ func (s *Scheduler) recordOf(ctx context.Context, name string, at time.Time) (*p
 }
 
 // explainRecord puts a line of the ledger into words.
-func (s *Scheduler) explainRecord(ctx context.Context, name string, at time.Time, r policy.Record, stored *store.Schedule) (string, error) {
+func (s *Scheduler) explainRecord(ctx context.Context, name string, at time.Time, r policy.Record, stored *store.Schedule) string {
 	t := tickInfo(name, r.Now(generationOf(stored)))
 	if !r.From.IsZero() && r.Why != policy.Excluded {
 		if p := s.programThen(ctx, name, r.Generation, stored); p != nil && !p.plan.Planned(at) {
-			return p.unplanned(at), nil
+			return p.unplanned(at)
 		}
 	}
 	switch t.Outcome {
@@ -216,15 +215,15 @@ func (s *Scheduler) explainRecord(ctx context.Context, name string, at time.Time
 		if r.Kind != "" {
 			how = "It was run by hand"
 		}
-		return how + ", as job " + t.JobID + ".", nil
+		return how + ", as job " + t.JobID + "."
 	case TickReplayed:
-		return "It was run by a backfill at " + stamp(t.At) + ", as job " + t.JobID + ".", nil
+		return "It was run by a backfill at " + stamp(t.At) + ", as job " + t.JobID + "."
 	case TickMerged:
-		return "It did not run by itself: it was merged " + t.Reason + ".", nil
+		return "It did not run by itself: it was merged " + t.Reason + "."
 	case TickWaiting:
-		return "It waits " + t.Reason + ".", nil
+		return "It waits " + t.Reason + "."
 	}
-	return "It did not run: " + t.Reason + ".", nil
+	return "It did not run: " + t.Reason + "."
 }
 
 // programThen compiles the definition of a generation, or returns nil when it
@@ -232,11 +231,11 @@ func (s *Scheduler) explainRecord(ctx context.Context, name string, at time.Time
 func (s *Scheduler) programThen(ctx context.Context, name string, generation int64, stored *store.Schedule) *program {
 	if stored == nil || stored.Generation != generation {
 		versions, _ := s.store.Versions(ctx, name)
-		i := slices.IndexFunc(versions, func(v store.Version) bool { return v.Generation == generation })
-		if i < 0 {
+		v := versionOf(versions, generation)
+		if v == nil {
 			return nil
 		}
-		stored = &store.Schedule{Name: name, Definition: versions[i].Definition}
+		stored = &store.Schedule{Name: name, Definition: v.Definition}
 	}
 	p, err := s.programOf(ctx, stored)
 	if err != nil {
@@ -247,7 +246,7 @@ func (s *Scheduler) programThen(ctx context.Context, name string, generation int
 
 // explain is about an instant of which nothing is recorded.
 func (p *program) explain(at, now time.Time, stored *store.Schedule) string {
-	state := readState(stored.State)
+	state, _ := readState(stored.State)
 	began := time.UnixMilli(p.AnchorMS)
 	if p.After > 0 {
 		if at.Equal(stored.Next) {

@@ -324,7 +324,7 @@ func (s *Scheduler) replace(ctx context.Context, name string, d *definition, old
 	}
 	in := policy.Input{Now: now, Next: p.firstAfter(now)}
 	if old != nil {
-		in.State = readState(old.State)
+		in.State, _ = readState(old.State)
 	}
 	mark, err := s.groupMark(ctx, d.Group)
 	if err != nil {

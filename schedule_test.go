@@ -200,7 +200,7 @@ func TestAt(t *testing.T) {
 			var c ticks
 			s := p.run(t, c.handlers())
 			now := time.Now().Truncate(time.Millisecond)
-			first, second := now.Add(200*time.Millisecond), now.Add(350*time.Millisecond)
+			first, second := now.Add(2*time.Second), now.Add(2150*time.Millisecond)
 			sched := carillon.Schedule{Name: "twice", Spec: carillon.At(second, now.Add(-time.Hour), first)}
 			plan(t, s, sched)
 			assert.True(t, first.Equal(planned(t, s, "twice").Next))

@@ -60,7 +60,7 @@ func (s *Scheduler) scheduleInfo(stored *store.Schedule) *ScheduleInfo {
 	info := &ScheduleInfo{
 		Schedule: Schedule{Name: stored.Name}, Generation: stored.Generation, Next: stored.Next, Last: stored.Last, Problem: stored.Parked,
 	}
-	state := readState(stored.State)
+	state, _ := readState(stored.State)
 	if p := state.Pause; p != nil {
 		info.Paused = &Pause{At: time.UnixMilli(p.At), Actor: p.Actor, Reason: p.Reason}
 	}
@@ -127,8 +127,8 @@ func (s *Scheduler) infosOf(ctx context.Context, names []string) ([]*ScheduleInf
 // when it ends before. Ticks that depend on the end of a run are not known. Jitter
 // is left out.
 func (s *Scheduler) NextTicks(ctx context.Context, name string, n int) ([]time.Time, error) {
-	if n < 0 || n > maxShards {
-		return nil, opError("next ticks", clipped(name), invalid("n", "%d is not between 0 and %d", n, maxShards))
+	if n < 0 || n > maxNextTicks {
+		return nil, opError("next ticks", clipped(name), invalid("n", "%d is not between 0 and %d", n, maxNextTicks))
 	}
 	stored, err := s.stored(ctx, name)
 	if err != nil {
@@ -140,7 +140,8 @@ func (s *Scheduler) NextTicks(ctx context.Context, name string, n int) ([]time.T
 	}
 	left := n
 	if p.MaxRuns > 0 {
-		left = min(left, p.MaxRuns-readState(stored.State).Runs)
+		state, _ := readState(stored.State)
+		left = min(left, p.MaxRuns-state.Runs)
 	}
 	var out []time.Time
 	for tick := stored.Next; left > 0 && !tick.IsZero(); left-- {
@@ -149,6 +150,8 @@ func (s *Scheduler) NextTicks(ctx context.Context, name string, n int) ([]time.T
 	}
 	return out, nil
 }
+
+const maxNextTicks = 1000
 
 // programOf compiles a stored schedule.
 func (s *Scheduler) programOf(ctx context.Context, stored *store.Schedule) (*program, error) {
@@ -173,6 +176,16 @@ type versionMeta struct {
 	At    int64  `json:"at"`
 	Actor string `json:"by,omitempty"`
 	Why   string `json:"why,omitempty"`
+}
+
+// versionOf returns the version of a generation, nil if it is not kept any more.
+func versionOf(versions []store.Version, generation int64) *store.Version {
+	for i := range versions {
+		if versions[i].Generation == generation {
+			return &versions[i]
+		}
+	}
+	return nil
 }
 
 // Versions returns the last 20 definitions of a schedule, oldest first; the last
@@ -267,12 +280,10 @@ func (s *Scheduler) Rollback(ctx context.Context, name string, generation int64)
 		versions, err = s.store.Versions(ctx, name)
 	}
 	if err == nil {
-		i := slices.IndexFunc(versions, func(v store.Version) bool { return v.Generation == generation })
-		if i < 0 {
-			err = fmt.Errorf("generation %d: %w", generation, ErrNotFound)
-		} else {
+		err = fmt.Errorf("generation %d: %w", generation, ErrNotFound)
+		if v := versionOf(versions, generation); v != nil {
 			var d *definition
-			if d, err = s.vault.definition(name, versions[i].Definition); err == nil {
+			if d, err = s.vault.definition(name, v.Definition); err == nil {
 				err = s.put(ctx, name, d, restored)
 			}
 		}
@@ -290,7 +301,8 @@ func (s *Scheduler) reseal(ctx context.Context, old *store.Schedule, d *definiti
 	if was := s.vault.read(old); was != nil {
 		fresh.AnchorMS, fresh.Version = was.AnchorMS, was.Version
 	}
-	if bytes.Equal(marshal(s.vault.lock(fresh, old.Name)), old.Definition) {
+	locked := marshal(s.vault.lock(fresh, old.Name))
+	if bytes.Equal(locked, old.Definition) {
 		return nil
 	}
 	versions, err := s.store.Versions(ctx, old.Name)
@@ -298,13 +310,9 @@ func (s *Scheduler) reseal(ctx context.Context, old *store.Schedule, d *definiti
 		return err
 	}
 	var meta []byte // who stored it, and when, stays
-	for _, v := range versions {
-		if v.Generation == old.Generation {
-			meta = v.Meta
-		}
+	if v := versionOf(versions, old.Generation); v != nil {
+		meta = v.Meta
 	}
-	_, _, err = s.store.PutSchedule(ctx, store.Put{
-		Name: old.Name, Meta: meta, Group: d.Group, Old: old, Definition: marshal(s.vault.lock(fresh, old.Name)), Same: true,
-	})
+	_, _, err = s.store.PutSchedule(ctx, store.Put{Name: old.Name, Meta: meta, Group: d.Group, Old: old, Definition: locked, Same: true})
 	return err
 }

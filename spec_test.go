@@ -75,16 +75,16 @@ func TestSpecFiresAtItsTimes(t *testing.T) {
 			want: []string{"2000-03-26 01:40:00 +01", "2000-03-26 03:00:00 +02", "2000-03-26 03:40:00 +02", "2000-03-26 04:00:00 +02"},
 		},
 		"cron on both days": {
-			sched: carillon.Schedule{Spec: carillon.Cron("0 0 13 * FRI").BothDays()}, from: "2000-10-01 00:00:00", lasts: 50 * day,
+			sched: carillon.Schedule{Spec: carillon.Cron("0 0 13 * FRI").BothDays()}, from: "2000-10-05 00:00:00", lasts: 40 * day,
 			want: []string{"2000-10-13 00:00:00 Z"},
 		},
 		"cron with seconds and years": {
-			sched: carillon.Schedule{Spec: carillon.Cron("15 30 9 L 2 * 2001")}, from: "2001-02-20 00:00:00", lasts: 45 * day,
+			sched: carillon.Schedule{Spec: carillon.Cron("15 30 9 L 2 * 2001")}, from: "2001-02-27 00:00:00", lasts: 33 * day,
 			want: []string{"2001-02-28 09:30:15 Z"},
 		},
-		"cron for a month": {
-			sched: carillon.Schedule{Spec: carillon.Cron("0 9-17 * * MON-FRI"), TimeZone: "Europe/Berlin"}, from: "2000-03-01 00:00:00", lasts: 31 * day,
-			n: 23 * 9,
+		"cron for two weeks": {
+			sched: carillon.Schedule{Spec: carillon.Cron("0 9-17 * * MON-FRI"), TimeZone: "Europe/Berlin"}, from: "2000-03-20 00:00:00", lasts: 14 * day,
+			n: 10 * 9,
 		},
 		"days": {
 			sched: carillon.Schedule{Spec: carillon.Days(2).At("09:15")}, from: "2000-01-01 10:00:00", lasts: 5 * day,
@@ -99,19 +99,19 @@ func TestSpecFiresAtItsTimes(t *testing.T) {
 			want: []string{"2000-01-10 09:00:00 Z", "2000-01-14 09:00:00 Z", "2000-01-24 09:00:00 Z", "2000-01-28 09:00:00 Z"},
 		},
 		"months": {
-			sched: carillon.Schedule{Spec: carillon.Months(1, 31)}, from: "2000-01-30 00:00:00", lasts: 65 * day,
+			sched: carillon.Schedule{Spec: carillon.Months(1, 31)}, from: "2000-01-30 00:00:00", lasts: 62 * day,
 			want: []string{"2000-01-31 00:00:00 Z", "2000-02-29 00:00:00 Z", "2000-03-31 00:00:00 Z"},
 		},
 		"months that are long enough": {
-			sched: carillon.Schedule{Spec: carillon.Months(1, 31).MonthEnd(carillon.SkipMonth)}, from: "2000-01-30 00:00:00", lasts: 65 * day,
+			sched: carillon.Schedule{Spec: carillon.Months(1, 31).MonthEnd(carillon.SkipMonth)}, from: "2000-01-30 00:00:00", lasts: 62 * day,
 			want: []string{"2000-01-31 00:00:00 Z", "2000-03-31 00:00:00 Z"},
 		},
 		"months or the day after": {
-			sched: carillon.Schedule{Spec: carillon.Months(1, 31).MonthEnd(carillon.NextMonth)}, from: "2000-01-30 00:00:00", lasts: 65 * day,
+			sched: carillon.Schedule{Spec: carillon.Months(1, 31).MonthEnd(carillon.NextMonth)}, from: "2000-01-30 00:00:00", lasts: 62 * day,
 			want: []string{"2000-01-31 00:00:00 Z", "2000-03-01 00:00:00 Z", "2000-03-31 00:00:00 Z"},
 		},
 		"the day before the last of every second month": {
-			sched: carillon.Schedule{Spec: carillon.Months(2, -2).At("23:59:59")}, from: "2000-02-01 00:00:00", lasts: 90 * day,
+			sched: carillon.Schedule{Spec: carillon.Months(2, -2).At("23:59:59")}, from: "2000-02-28 00:00:00", lasts: 62 * day,
 			want: []string{"2000-02-28 23:59:59 Z", "2000-04-29 23:59:59 Z"},
 		},
 		"quarters": {
@@ -119,7 +119,7 @@ func TestSpecFiresAtItsTimes(t *testing.T) {
 			want: []string{"2000-04-15 06:00:00 Z", "2000-07-15 06:00:00 Z"},
 		},
 		"the end of every second quarter": {
-			sched: carillon.Schedule{Spec: carillon.Quarters(2, -1), Start: date("2000-01-01 00:00:00")}, from: "2000-06-20 00:00:00", lasts: 105 * day,
+			sched: carillon.Schedule{Spec: carillon.Quarters(2, -1), Start: date("2000-01-01 00:00:00")}, from: "2000-06-29 00:00:00", lasts: 94 * day,
 			want: []string{"2000-09-30 00:00:00 Z"},
 		},
 		"years": {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -63,17 +64,15 @@ func (s *Scheduler) superseded(ctx context.Context, old *store.Schedule, d *defi
 	if err != nil {
 		return false, err
 	}
-	had, chosen := false, false
-	for _, v := range versions {
-		if v.Generation == old.Generation {
-			var meta versionMeta
-			chosen = json.Unmarshal(v.Meta, &meta) == nil && meta.Why == restored
-			continue
-		}
+	had := slices.ContainsFunc(versions, func(v store.Version) bool {
 		was, err := s.vault.definition(old.Name, v.Definition)
-		had = had || err == nil && was.equal(d)
+		return err == nil && v.Generation != old.Generation && was.equal(d)
+	})
+	var present versionMeta
+	if v := versionOf(versions, old.Generation); v != nil {
+		_ = json.Unmarshal(v.Meta, &present) // damaged, it shows as empty
 	}
-	if !had || !chosen && !s.defended(ctx, old) {
+	if !had || present.Why != restored && !s.defended(ctx, old) {
 		return false, nil
 	}
 	s.stands.mu.Lock()

@@ -55,8 +55,9 @@ func (s *Scheduler) step(ctx context.Context, name string, args []byte, decide f
 			}
 			p.rules.Targets = targets(all, p.Job.Name)
 		}
+		state, _ := readState(stored.State)
 		d, err := decide(p, policy.Input{
-			Now: now.Truncate(time.Millisecond), Generation: stored.Generation, Next: stored.Next, State: readState(stored.State),
+			Now: now.Truncate(time.Millisecond), Generation: stored.Generation, Next: stored.Next, State: state,
 		})
 		if errors.Is(err, errUnchanged) {
 			return store.TurnResult{}, nil
