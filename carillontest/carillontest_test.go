@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -450,4 +451,26 @@ func TestTheEnd(t *testing.T) {
 			env.Advance(time.Hour)
 		})
 	})
+}
+
+// Nobody waits for a connection: go-redis shares the timers of those who do, and
+// one that belongs to another bubble ends the process.
+func TestManyLocksInSeveralBubbles(t *testing.T) {
+	for range 3 {
+		carillontest.Test(t, carillon.Config{}, func(t *testing.T, env *carillontest.Env) {
+			env.Start()
+			var held atomic.Int64
+			var all sync.WaitGroup
+			for i := range 200 {
+				all.Go(func() {
+					l, err := env.Scheduler.TryLock(t.Context(), fmt.Sprint(i))
+					if err == nil && l.Release(t.Context()) == nil {
+						held.Add(1)
+					}
+				})
+			}
+			all.Wait()
+			assert.EqualValues(t, 200, held.Load())
+		})
+	}
 }

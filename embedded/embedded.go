@@ -38,11 +38,16 @@ var errStopped = errors.New("embedded: this Redis was stopped")
 //	opts := *rdb.Options()
 //	opts.PoolSize = 2
 //	second := redis.NewClient(&opts)
+//
+// In a testing/synctest bubble PoolSize has to stay as it is: nobody may wait for a connection there.
 func Open() (rdb *redis.Client, stop func()) {
 	e := start()
 	rdb = redis.NewClient(&redis.Options{
-		Addr:            "embedded",
-		Dialer:          e.dial,
+		Addr:   "embedded",
+		Dialer: e.dial,
+		// Nobody waits for a connection: those who do share timers, which belong to one
+		// bubble of testing/synctest and end the process in another.
+		PoolSize:        1000,
 		DisableIdentity: true, // miniredis does not know CLIENT SETINFO
 		MaintNotificationsConfig: &maintnotifications.Config{
 			Mode: maintnotifications.ModeDisabled,
