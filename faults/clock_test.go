@@ -56,7 +56,7 @@ func TestA12_WallClocksWrong(t *testing.T) {
 	}
 	var ticks []time.Time
 	for i := range 4 {
-		ticks = append(ticks, time.Now().Add(500*time.Millisecond+time.Duration(i)*400*time.Millisecond).Truncate(time.Millisecond))
+		ticks = append(ticks, time.Now().Add(2*time.Second+time.Duration(i)*400*time.Millisecond).Truncate(time.Millisecond))
 	}
 	c.queue.Made(func(id string) bool { return strings.HasPrefix(id, "ticks~") || strings.HasPrefix(id, "child ") })
 	require.NoError(t, c.producer.Schedule(t.Context(), carillon.Schedule{

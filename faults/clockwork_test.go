@@ -34,7 +34,7 @@ type clockwork struct {
 func (w *world) clockwork(s *carillon.Scheduler, lasts time.Duration) *clockwork {
 	w.t.Helper()
 	k := &clockwork{world: w, admin: s, ledger: map[string]map[int64]carillon.TickInfo{}, after: map[string]time.Duration{}}
-	k.start = w.now().Add(1500 * time.Millisecond).Truncate(time.Millisecond)
+	k.start = w.now().Add(4 * time.Second).Truncate(time.Millisecond)
 	k.end = k.start.Add(lasts)
 	w.queue.Made(scheduled)
 	ctx, cancel := context.WithCancel(w.t.Context())

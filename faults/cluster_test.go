@@ -22,9 +22,20 @@ import (
 // spread gives a world on a Cluster enough segments for all three masters.
 func spread(w *world) { w.segments = 6 }
 
-// segmentKey is a key of a segment, for the slot they share.
+// segmentKey is a key of a segment, for the slot they share; store/doc.go says
+// where it is.
 func (w *world) segmentKey(segment int) string {
-	return fmt.Sprintf("{%s:%d}:due", w.namespace, segment)
+	key := func(number int) string { return fmt.Sprintf("{%s:%d}:due", w.namespace, number) }
+	rangeOf := func(number int) int {
+		slot, err := w.admin.ClusterKeySlot(w.t.Context(), key(number)).Result()
+		require.NoError(w.t, err)
+		return (2*int(slot) + 1) * w.segments / (2 * 16384)
+	}
+	number := 0
+	for want := (rangeOf(0) + segment) % w.segments; rangeOf(number) != want; {
+		number++
+	}
+	return key(number)
 }
 
 // segmentsOf tells the segments of a master from those of others.

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/carillon-go/carillon"
+	"github.com/carillon-go/carillon/internal/audit"
 	"github.com/carillon-go/carillon/internal/proctest"
 	"github.com/carillon-go/carillon/internal/redistest"
 	"github.com/carillon-go/carillon/internal/verify"
@@ -110,6 +111,12 @@ func (c *crew) buried() {
 		all, err := c.observer.Instances(c.t.Context())
 		return err == nil && !slices.ContainsFunc(all, func(i carillon.InstanceInfo) bool { return !slices.Contains(alive, i.PID) })
 	})
+	// A read that the server came to after the death was declared. Such are swept
+	// every two minutes.
+	require.Eventually(c.t, func() bool {
+		r, err := audit.Take(c.t.Context(), c.admin, c.namespace)
+		return err == nil && len(r.Strays) == 0
+	}, 2*time.Minute+soon, 100*time.Millisecond, "consumers of dead instances")
 }
 
 // finish is world.finish after the workers have ended, with what their ledgers

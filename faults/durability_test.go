@@ -31,10 +31,12 @@ func TestB2_PowerFails(t *testing.T) {
 	for range 2 {
 		w.instance(way.client(t), handlers{"work": work})
 	}
-	p := w.pump(w.scheduler(way.client(t)), varied())
+	producer, jobs := w.scheduler(way.client(t)), varied()
+	p := w.pump(producer, jobs)
 	p.more(300)
 	way.leads(nil)
 	server.Kill()
+	p.stop() // for what follows takes its time
 
 	random := dice(t)
 	acked, lost, cut := w.queue.Acked(), map[string]bool{}, int64(0)
@@ -61,6 +63,7 @@ func TestB2_PowerFails(t *testing.T) {
 	}
 	server.Restart(t)
 	way.leads(server)
+	p = w.pump(producer, jobs)
 	p.more(50)
 	p.stop()
 	v := w.finish(350)

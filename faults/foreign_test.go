@@ -181,13 +181,13 @@ func TestF1_MalformedEntries(t *testing.T) {
 	random := dice(t)
 	bad := [][]any{
 		{"hello", "world"},
-		{"i", "nobody", "a", "1"},
-		{"i", "nobody", "a", "-1", "j", "{}"},
-		{"i", "nobody", "a", "1/2/3/4/5", "j", "{}"},
-		{"a", "1", "j", "\x01\x01\x02ok"},
-		{"i", "nobody", "a", "1", "j", "\xff\x00\xfe", "m", "x"},
-		{"i", "}{:%\x00\n", "a", "1", "j", ""},
-		{"i", strings.Repeat("x", 100_000), "a", "1"},
+		{"e", "1 - 6 nobody"},
+		{"e", "-1 - 6 nobody{}"},
+		{"e", "1/2/3/4/5 - 6 nobody{}"},
+		{"e", "1 - 0 \x01\x01\x02ok"},
+		{"e", "1 x 6 nobody\xff\x00\xfe"},
+		{"e", "1 - 7 }{:%\x00\n"},
+		{"e", "1 - 100000 " + strings.Repeat("x", 100_000)},
 	}
 	for range 60 {
 		w.persist(producer, carillon.Job{Name: "work"})
@@ -237,6 +237,7 @@ func TestF7_CorruptedRecords(t *testing.T) {
 		record := w.key("j:" + id)
 		spec := []byte(admin.HGet(t.Context(), record, "j").Val())
 		require.NotEmpty(t, spec)
+		require.NoError(t, admin.HDel(t.Context(), record, "j1").Err())
 		spec[0] ^= 1 << random.IntN(7) // the version, which no other release has
 		spec = spec[:1+random.IntN(len(spec)-1)]
 		require.NoError(t, admin.HSet(t.Context(), record, "j", spec).Err())

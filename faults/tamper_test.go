@@ -46,12 +46,18 @@ func (v *vandal) read(id, field string) []byte {
 	v.t.Helper()
 	data, err := v.admin.HGet(v.t.Context(), v.record(id), field).Bytes()
 	require.NoError(v.t, err)
+	if field == "j" {
+		data = append(data, v.admin.HGet(v.t.Context(), v.record(id), "j1").Val()...)
+	}
 	return data
 }
 
 func (v *vandal) write(id, field string, data []byte) {
 	v.t.Helper()
 	require.NoError(v.t, v.admin.HSet(v.t.Context(), v.record(id), field, data).Err())
+	if field == "j" { // data is all of it
+		require.NoError(v.t, v.admin.HDel(v.t.Context(), v.record(id), "j1").Err())
+	}
 	v.fault(1)
 }
 

@@ -37,13 +37,16 @@ func (w *world) shutOut(rdb redis.UniversalClient, says string, outage bool) {
 	if text := err.Error(); !strings.Contains(text, "reset by peer") && !strings.Contains(text, "broken pipe") {
 		assert.ErrorContains(w.t, err, says)
 	}
-	patience := soon
-	if outage {
-		patience = 2 * time.Second
-	}
-	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(w.t.Context(), soon)
 	defer cancel()
-	err = w.scheduler(rdb).Start(ctx)
+	s, started := w.scheduler(rdb), make(chan error, 1)
+	go func() { started <- s.Start(ctx) }()
+	if outage {
+		w.eventually("it waits", func() bool { return strings.Contains(w.said.String(), "waiting for Redis") })
+		assert.Empty(w.t, started, "it did not wait")
+		cancel()
+	}
+	err = <-started
 	require.ErrorIs(w.t, err, carillon.ErrUnavailable)
 	assert.ErrorContains(w.t, err, says)
 	assert.Equal(w.t, outage, ctx.Err() != nil, "whether it waited")

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/assert"
 
 	"github.com/carillon-go/carillon"
 	"github.com/carillon-go/carillon/internal/redistest"
@@ -40,8 +41,11 @@ func (w *world) flood(s *carillon.Scheduler, next func() carillon.Job, goroutine
 	for range goroutines {
 		p.done.Go(func() {
 			for ctx.Err() == nil {
-				w.persist(s, next())
-				p.count()
+				if _, err := w.insist(ctx, s, next()); err == nil {
+					p.count()
+				} else if ctx.Err() == nil {
+					assert.Failf(w.t, "cannot submit", "%v", err)
+				}
 				_ = wait(ctx, pace)
 			}
 		})
@@ -65,7 +69,8 @@ func (p *pump) more(n int64) {
 	p.w.eventually("jobs are acknowledged", func() bool { return p.acked.Load() >= target })
 }
 
-// stop ends the pump and returns the longest time without an acknowledgement.
+// stop ends the pump, which gives up what cannot be submitted now. It returns the
+// longest time without an acknowledgement.
 func (p *pump) stop() time.Duration {
 	p.end()
 	p.done.Wait()

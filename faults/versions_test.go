@@ -177,7 +177,10 @@ func TestA15_MixedVersions(t *testing.T) {
 // record returns a job as it is stored.
 func record(t testing.TB, w *world, id string) string {
 	t.Helper()
-	spec, err := w.admin.HGet(t.Context(), fmt.Sprintf("{%s:0}:j:%s", w.namespace, id), "j").Result()
+	fields, err := w.admin.HMGet(t.Context(), fmt.Sprintf("{%s:0}:j:%s", w.namespace, id), "j", "j1").Result()
 	require.NoError(t, err)
-	return spec
+	spec, _ := fields[0].(string)
+	require.NotEmpty(t, spec)
+	rest, _ := fields[1].(string)
+	return spec + rest
 }

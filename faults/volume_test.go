@@ -33,7 +33,7 @@ func TestF6_ManyJobsAndSchedules(t *testing.T) {
 		w.instance(server.Client(t), nothing)
 	}
 
-	tick := time.Now().Add(time.Duration(schedules)*8*time.Millisecond + time.Second)
+	tick := time.Now().Add(time.Duration(schedules)*8*time.Millisecond + 4*time.Second)
 	for i := range schedules {
 		require.NoError(t, producer.Schedule(t.Context(), carillon.Schedule{
 			Name: fmt.Sprint("s", i), Spec: carillon.At(tick), Job: carillon.Job{Name: "work"},

@@ -156,15 +156,20 @@ func (w *world) submit(s *carillon.Scheduler, job carillon.Job) (string, error) 
 // persist submits a job until it is acknowledged, always under the same ID.
 func (w *world) persist(s *carillon.Scheduler, job carillon.Job) string {
 	w.t.Helper()
+	id, err := w.insist(w.t.Context(), s, job)
+	if err != nil {
+		assert.Failf(w.t, "cannot submit", "%v", err)
+	}
+	return id
+}
+
+// insist is persist that gives up when ctx ends.
+func (w *world) insist(ctx context.Context, s *carillon.Scheduler, job carillon.Job) (string, error) {
 	deadline := time.Now().Add(soon)
 	for {
 		id, err := w.submit(s, job)
-		if err == nil {
-			return id
-		}
-		if time.Now().After(deadline) || w.t.Context().Err() != nil {
-			assert.Failf(w.t, "cannot submit", "%v", err)
-			return id
+		if err == nil || time.Now().After(deadline) || ctx.Err() != nil {
+			return id, err
 		}
 		if errors.Is(err, carillon.ErrUncertain) {
 			job.ID = id // it may be stored

@@ -129,7 +129,7 @@ func load(t *testing.T, repo fs.FS) []file {
 			}
 			return nil
 		}
-		if !entry.Type().IsRegular() {
+		if !entry.Type().IsRegular() || base == ".git" { // in a worktree it is a file
 			return nil
 		}
 		if base == "go.mod" && name != base {
@@ -584,5 +584,6 @@ func TestCheckMachinePaths(t *testing.T) {
 		{"other paths", "docs/a.md", "/var/lib/redis and work/x", ""},
 		{"not text", "a.test", "\x00/" + "work/", ""},
 		{"hidden", ".git/config", "/" + "work/main", ""},
+		{"hidden, of a worktree", ".git", "/" + "work/main", ""},
 	})
 }

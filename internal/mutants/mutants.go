@@ -100,7 +100,7 @@ var mutants = []mutant{
 		name: "the ID of a tick's job is random",
 		edits: []edit{
 			{
-				"store/turns.go", `schedule + "~" + strconv.FormatInt(generation, 10) + "~" + j.Suffix`,
+				"store/turns.go", `schedule + "~" + strconv.FormatInt(generation, 10) + "~" + suffix`,
 				"NewID()",
 			},
 		},

@@ -15,9 +15,14 @@ type step struct {
 	more bool // there is something left to do at once
 }
 
+// newStep begins with what is: the same state, the same next tick.
+func newStep(r *Rules, p Plan, in Input) step {
+	return step{Rules: r, plan: p, in: in, Decision: Decision{State: in.State, Next: in.Next}}
+}
+
 // Decide says what a schedule does at an instant.
 func Decide(r *Rules, p Plan, in Input) Decision {
-	d := step{Rules: r, plan: p, in: in, Decision: Decision{State: in.State, Next: in.Next}}
+	d := newStep(r, p, in)
 	d.State.Buffer = slices.Clone(in.State.Buffer)
 	d.State.Backfills = slices.Clone(in.State.Backfills)
 	d.ends()

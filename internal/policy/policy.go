@@ -202,13 +202,12 @@ type Due struct {
 }
 
 // First is the decision for a new definition, whose state is that of the one
-// before: the pause and the unfinished runs stay, ticks that wait do not. in.Next is the first tick of a
-// plan with a fixed delay. What the plan before had due and did not fire is left
-// out; nil: there was none.
+// before: the pause and the unfinished runs stay, ticks that wait do not. in.Next
+// is the first tick of a plan with a fixed delay. What the plan before had due and
+// did not fire is left out; nil: there was none.
 func First(r *Rules, p Plan, in Input, before *Due) Decision {
-	d := step{Rules: r, plan: p, in: in, Decision: Decision{State: State{
-		Pause: in.State.Pause, Open: in.State.Open,
-	}}}
+	d := newStep(r, p, in)
+	d.Decision = Decision{State: State{Pause: in.State.Pause, Open: in.State.Open}}
 	for _, tick := range in.State.Buffer {
 		d.record(Record{Tick: time.UnixMilli(tick), Outcome: Skipped, Why: Changed})
 	}
@@ -233,7 +232,7 @@ func First(r *Rules, p Plan, in Input, before *Due) Decision {
 
 // Resume ends a pause: what passed meanwhile is left out.
 func Resume(r *Rules, p Plan, in Input) Decision {
-	d := step{Rules: r, plan: p, in: in, Decision: Decision{State: in.State, Next: in.Next}}
+	d := newStep(r, p, in)
 	d.State.Pause, d.State.Failures = nil, 0
 	if r.After > 0 {
 		if !in.Next.IsZero() {
@@ -251,7 +250,7 @@ func Resume(r *Rules, p Plan, in Input) Decision {
 
 // Hold begins a pause. A tick that has come and was not fired yet is paused, too.
 func Hold(r *Rules, p Plan, in Input, why Pause) Decision {
-	d := step{Rules: r, plan: p, in: in, Decision: Decision{State: in.State, Next: in.Next}}
+	d := newStep(r, p, in)
 	d.State.Pause = &why
 	d.look()
 	return d.Decision
@@ -260,7 +259,7 @@ func Hold(r *Rules, p Plan, in Input, why Pause) Decision {
 // Replan finds the next tick anew, after a calendar has changed. Ticks that have
 // come are left to Decide.
 func Replan(r *Rules, p Plan, in Input) Decision {
-	d := step{Rules: r, plan: p, in: in, Decision: Decision{State: in.State, Next: in.Next}}
+	d := newStep(r, p, in)
 	switch {
 	case d.spent():
 	case r.After == 0 && (in.Next.IsZero() || in.Next.After(in.Now)):
@@ -277,7 +276,7 @@ func Replan(r *Rules, p Plan, in Input) Decision {
 // ByHand fires one run now, whatever the plan and the other runs. The key tells it
 // from others.
 func ByHand(r *Rules, p Plan, in Input, key string) Decision {
-	d := step{Rules: r, plan: p, in: in, Decision: Decision{State: in.State, Next: in.Next}}
+	d := newStep(r, p, in)
 	d.fire(in.Now.Truncate(time.Millisecond), "m"+key)
 	d.look()
 	return d.Decision
@@ -285,7 +284,7 @@ func ByHand(r *Rules, p Plan, in Input, key string) Decision {
 
 // Refill adds a backfill.
 func Refill(r *Rules, p Plan, in Input, b Backfill) Decision {
-	d := step{Rules: r, plan: p, in: in, Decision: Decision{State: in.State, Next: in.Next}}
+	d := newStep(r, p, in)
 	d.State.Backfills = append(slices.Clone(d.State.Backfills), b)
 	d.look()
 	return d.Decision
