@@ -268,7 +268,8 @@ type handling struct {
 	context.Context
 	Execution
 
-	log jobLog
+	log    jobLog
+	logger slog.Logger
 }
 
 func (in *instance) handling(ctx context.Context, e *store.Entry, p payload) *handling {
@@ -280,7 +281,8 @@ func (in *instance) handling(ctx context.Context, e *store.Entry, p payload) *ha
 		entry: e, scheduler: in.scheduler,
 	}}
 	h.log = jobLog{in.log.Handler(), e}
-	h.Logger = slog.New(&h.log)
+	h.logger = *slog.New(&h.log)
+	h.Logger = &h.logger
 	return h
 }
 
