@@ -40,8 +40,8 @@ var mutants = []mutant{
 		name: "an entry is deleted before it is acknowledged",
 		edits: []edit{
 			{
-				"store/lua/fetch.lua", "  return #got[1][2]\n",
-				"  for _, e in ipairs(got[1][2]) do call('XDEL', streams[index], e[1]) end\n  return #got[1][2]\n",
+				"store/lua/fetch.lua", "  return #entries\n",
+				"  for _, e in ipairs(entries) do call('XDEL', streams[index], e[1]) end\n  return #entries\n",
 			},
 		},
 		pkg: "./store", run: "TestWhoLeavesKeepsWhatIsPending",
@@ -49,7 +49,7 @@ var mutants = []mutant{
 	{
 		name: "a job is stored again under the same ID",
 		edits: []edit{
-			{"store/lua/lib/accept.lua", "if known[1] then return known[1] == spec and '=' or '!' end", ""},
+			{"store/lua/lib/accept.lua", "  if known[1] then\n", "  if false then\n"},
 			{"store/lua/lib/accept.lua", "if known[2] and known[2] ~= 'v' then return '!' end", ""},
 		},
 		pkg: "./store", run: "TestActs",
@@ -78,14 +78,21 @@ var mutants = []mutant{
 	{
 		name: "EVALSHA in a pipeline has no fallback",
 		edits: []edit{
-			{"store/scripts.go", `if hasReply(errs[i], "NOSCRIPT") {`, "if false {"},
+			{"store/scripts.go", `if hasReply(errs[n], "NOSCRIPT") {`, "if false {"},
 		},
 		pkg: "./store", run: "TestScriptFlushUnderLoad",
 	},
 	{
+		name: "successes are settled whatever their records say",
+		edits: []edit{
+			{"store/lua/settle.lua", "if try('HGET', KEYS[record + i], 'p') == 'q' .. t and not current[t] then", "if not current[t] then"},
+		},
+		pkg: "./store", run: "TestSuccessesThatTravelTogether",
+	},
+	{
 		name: "settle is refused when Redis is out of memory",
 		edits: []edit{
-			{"store/lua/settle.lua", "  local acked = try('XACK'", "  call('ZADD', due, 'XX', 0, '')\n  local acked = try('XACK'"},
+			{"store/lua/settle.lua", "local answers = {}\n", "local answers = {}\ncall('ZADD', due, 'XX', 0, '')\n"},
 		},
 		pkg: "./store", run: "TestOutOfMemory",
 	},
