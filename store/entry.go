@@ -42,9 +42,9 @@ const entryField = "e"
 
 // decodeEntry reads what dispatch wrote into the field of an entry. What cannot be
 // read is returned with Err, for the worker to put aside.
-func decodeEntry(segment int, stream, id, data string) *Entry {
-	e := &Entry{Segment: segment, entry: id, stream: stream}
-	if e.Token, e.Err = Token(id); e.Err != nil {
+func decodeEntry(segment int, stream, entry, data string) *Entry {
+	e := &Entry{Segment: segment, entry: entry, stream: stream}
+	if e.Token, e.Err = Token(entry); e.Err != nil {
 		return e
 	}
 	if data == "" {

@@ -126,6 +126,7 @@ func (r *Reader) unpack(reply any, streams []string) []*Entry {
 		if index < 0 || index >= len(streams) {
 			break
 		}
+		stream, segment := streams[index], r.segmentOf(streams[index])
 		for ; n > 0; n-- {
 			id, after, _ := strings.Cut(rest, " ")
 			length, after, ok := strings.Cut(after, " ")
@@ -134,7 +135,7 @@ func (r *Reader) unpack(reply any, streams []string) []*Entry {
 				break // what is pending is found there
 			}
 			own := strings.Clone(rest[:len(rest)-len(after)+size]) // which does not keep the others
-			entries = append(entries, r.decode(streams[index], own[:len(id)], own[len(own)-size:]))
+			entries = append(entries, decodeEntry(segment, stream, own[:len(id)], own[len(own)-size:]))
 			rest = after[size:]
 		}
 	}
@@ -231,8 +232,9 @@ func (r *Reader) xread(ctx context.Context, from string, count int, block time.D
 	}
 	var entries []*Entry
 	for _, stream := range reply {
+		segment := r.segmentOf(stream.Stream)
 		for _, m := range stream.Messages {
-			entries = append(entries, r.decode(stream.Stream, m.ID, text(m.Values[entryField])))
+			entries = append(entries, decodeEntry(segment, stream.Stream, m.ID, text(m.Values[entryField])))
 		}
 	}
 	return entries, r.store.complete(ctx, entries)
@@ -272,16 +274,8 @@ func (r *Reader) inspect(ctx context.Context) error {
 	return nil
 }
 
-// decode reads an entry of one of the streams.
-func (r *Reader) decode(stream, id, data string) *Entry {
-	segment := 0
-	for i, name := range r.streams {
-		if name == stream {
-			segment = r.of[i]
-		}
-	}
-	return decodeEntry(segment, stream, id, data)
-}
+// segmentOf tells the segment of one of the streams.
+func (r *Reader) segmentOf(stream string) int { return r.of[max(0, slices.Index(r.streams, stream))] }
 
 // GroupGone reports whether a read failed because its stream or group is gone.
 func GroupGone(err error) bool { return hasReply(err, "NOGROUP") || hasReply(err, "UNBLOCKED") }

@@ -34,9 +34,9 @@ func (s *Store) Settle(ctx context.Context, instance string, batch []Settlement)
 	var segments []int
 	for segment, items := range bySegment(order, func(i int) int { return batch[i].Entry.Segment }) {
 		for _, part := range chunk(items, func(i int) int { return len(batch[i].Result) + len(batch[i].Error) + 256 }) {
-			c, order := s.settleCall(segment, instance, batch, part)
+			c, answered := s.settleCall(segment, instance, batch, part)
 			calls = append(calls, c)
-			parts = append(parts, order)
+			parts = append(parts, answered)
 			segments = append(segments, segment)
 		}
 	}

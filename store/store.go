@@ -217,9 +217,6 @@ func (s *Store) runAll(ctx context.Context, calls []call) ([]any, []error) {
 		return nil, nil
 	}
 	replies, errs := make([]any, len(calls)), make([]error, len(calls))
-	if len(calls) == 0 {
-		return replies, errs
-	}
 	left := make([]int, len(calls))
 	for i := range left {
 		left[i] = i

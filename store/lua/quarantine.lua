@@ -27,10 +27,8 @@ if removed == 0 then return {0, 0} end
 local known = job and not job.err and job[1]
 -- An entry can be a stray copy of a job that is somewhere else.
 local ends = known and (token ~= '' and known == 'q' .. token or token == '' and known:find('^[drw]'))
-if ends or not known then
-  try('HDEL', cancels, id)
-  if not ends then give_notice(awaited, id, inbox) end
-end
+if ends or not known then try('HDEL', cancels, id) end
+if not known then give_notice(awaited, id, inbox) end
 keep_books(taken)
 local freed = false
 if ends then

@@ -31,6 +31,14 @@ local function same(log, was, asked)
   return was == 'f' and asked ~= 's' and asked ~= 'x' and log:find('^%S+ f %S+ %S+ %S+ quarantined: ')
 end
 
+-- acknowledge answers how many entries were pending; nil when the key is no stream. Any other error ends the script: the
+-- server refuses writes for now, which fences nobody.
+local function acknowledge(stream, ...)
+  local acked = try('XACK', stream, 'w', ...)
+  if type(acked) ~= 'table' then return acked end
+  if not acked.err:find('WRONGTYPE', 1, true) then call('XACK', stream, 'w', ...) end
+end
+
 -- lose gives up a job whose record is damaged or gone.
 local function lose(id, name, queue, attempt, c, problem)
   try('HDEL', cancels, id)
@@ -62,10 +70,7 @@ local function settle(a)
       or c and c.mutex and unsound(c.mutex, wait, grant)
   end
 
-  local acked = try('XACK', stream, 'w', token)
-  if type(acked) == 'table' and not acked.err:find('WRONGTYPE', 1, true) then
-    call('XACK', stream, 'w', token) -- ends the script: the server refuses writes for now, which fences nobody
-  end
+  local acked = acknowledge(stream, token)
   -- While the record names the entry, no other attempt was dispatched: then somebody else took the entry away.
   local bereft = acked ~= 1 and not job.err and job[1] == 'q' .. token
   if acked ~= 1 and not bereft then
@@ -146,11 +151,7 @@ local function succeed()
   end
   local answer, inboxes = 1, {}
   if tokens[1] then
-    local acked = try('XACK', stream, 'w', unpack(tokens))
-    if type(acked) == 'table' and not acked.err:find('WRONGTYPE', 1, true) then
-      call('XACK', stream, 'w', unpack(tokens)) -- ends the script: the server refuses writes for now, which fences nobody
-    end
-    if acked ~= #tokens then answer = 4 end
+    if acknowledge(stream, unpack(tokens)) ~= #tokens then answer = 4 end
     take_out(stream, unpack(tokens))
     if call('EXISTS', cancels, awaited) > 0 then
       try('HDEL', cancels, unpack(ids))
