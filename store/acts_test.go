@@ -99,6 +99,7 @@ var acts = []act{
 		s.submit("later", later1h)
 		s.submit("past", past, tagged)
 		s.submit("large", large)
+		s.submit("", large)
 		s.submit("u1", unique)
 		receipts, errs := s.Submit(s.ctx, []NewJob{{ID: "u2", Spec: job(unique)}, {ID: "now", Spec: job()}, {ID: "now", Spec: job(tagged)}})
 		s.ok(errs[0])
@@ -113,7 +114,7 @@ var acts = []act{
 		assert.Equal(s.t, 1, s.promote().Promoted)
 		s.is("later", Queued)
 		w := work(s.t, s.Store, "worker")
-		for _, e := range w.take(5) {
+		for _, e := range w.take(6) {
 			s.ok(e.Err)
 			s.ok(w.settle(e, Succeed))
 		}

@@ -107,10 +107,11 @@ const (
 
 var errTruncated = errors.New("truncated")
 
-// encodeSpec is deterministic: equal specs give equal bytes, which is how a
-// second submission under the same ID is compared with the first.
-func encodeSpec(s *Spec) []byte {
-	b := fields{make([]byte, 0, 32+len(s.Name)+len(s.Args))}
+// appendSpec encodes a spec behind what is there already. It is deterministic:
+// equal specs give equal bytes, which is how a second submission under the same ID
+// is compared with the first.
+func appendSpec(to []byte, s *Spec) []byte {
+	b := fields{to}
 	if s.Shard == (Shard{}) {
 		b.buf = append(b.buf, plainVersion)
 	} else {
@@ -138,11 +139,13 @@ func encodeSpec(s *Spec) []byte {
 	for _, tag := range s.Tags {
 		b.str(tagTag, tag)
 	}
-	for _, k := range slices.Sorted(maps.Keys(s.Headers)) {
-		pair := fields{}
-		pair.bytes(1, []byte(k))
-		pair.bytes(2, []byte(s.Headers[k]))
-		b.bytes(tagHeader, pair.buf)
+	if len(s.Headers) > 0 { // most jobs have none, and sorting none allocates
+		for _, k := range slices.Sorted(maps.Keys(s.Headers)) {
+			pair := fields{}
+			pair.bytes(1, []byte(k))
+			pair.bytes(2, []byte(s.Headers[k]))
+			b.bytes(tagHeader, pair.buf)
+		}
 	}
 	b.str(tagSchedule, s.Schedule)
 	b.time(tagTick, s.Tick)
@@ -194,7 +197,7 @@ func joined(j, j1 string) string {
 	return j
 }
 
-// decodeSpec reads what [encodeSpec] of this or any later compatible version
+// decodeSpec reads what [appendSpec] of this or any later compatible version
 // wrote. Damaged bytes give an error, never a panic. A version that this code
 // must not run gives [ErrNewer] along with what can be read of the spec.
 func decodeSpec(data string) (*Spec, error) {

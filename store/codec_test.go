@@ -70,6 +70,8 @@ func randomSpec(r *rand.Rand) *Spec {
 	return s
 }
 
+func encodeSpec(s *Spec) []byte { return appendSpec(nil, s) }
+
 func TestSpecRoundTrip(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)

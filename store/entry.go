@@ -40,6 +40,18 @@ func (e *Entry) Unusable() bool { return e.Err != nil && !errors.Is(e.Err, ErrNe
 // entryField is the one field of an entry.
 const entryField = "e"
 
+// firstEntry is what dispatch writes for the first attempt of a job that has no
+// mutex. The spec is the rest of it.
+func firstEntry(id string, spec *Spec) (entry, data []byte) {
+	const rest = 40 // bytes, of what most jobs have beside these
+	head := make([]byte, 0, len(id)+len(spec.Name)+len(spec.Args)+rest)
+	head = append(head, "1 - "...)
+	head = strconv.AppendInt(head, int64(len(id)), 10)
+	head = append(append(head, ' '), id...)
+	entry = appendSpec(head, spec)
+	return entry, entry[len(head):]
+}
+
 // decodeEntry reads what dispatch wrote into the field of an entry. What cannot be
 // read is returned with Err, for the worker to put aside.
 func decodeEntry(segment int, stream, entry, data string) *Entry {

@@ -32,6 +32,7 @@ var (
 	scriptMeta         = mustScript("meta")
 	scriptMark         = mustScript("mark")
 	scriptSubmit       = promise("submit")
+	scriptSubmitPlain  = promise("submit_plain")
 	scriptPromote      = mustScript("promote")
 	scriptGrant        = mustScript("grant")
 	scriptAudit        = mustScript("audit")

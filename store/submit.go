@@ -99,7 +99,8 @@ type submission struct {
 	seal    Seal
 	locator string // key that must not exist, if not empty
 	local   *Spec  // spec with the claims of its own segment only
-	data    []byte
+	entry   []byte // of its first dispatch
+	data    []byte // the encoded spec, with which the entry ends
 	segment int
 	foreign []foreignClaim
 
@@ -127,7 +128,7 @@ func (it *submission) named() {
 	if it.seal != nil {
 		spec.Args = it.seal(it.id)
 	}
-	it.data = encodeSpec(&spec)
+	it.entry, it.data = firstEntry(it.id, &spec)
 }
 
 // answer turns the script's answer for this job into a receipt or an error.
@@ -154,20 +155,33 @@ func (it *submission) answer(a string) {
 
 func (it *submission) size() int { return len(it.data) + len(it.id) + 64 }
 
-// submitBatch stores jobs, one script for each segment and chunk.
+// submitBatch stores jobs, those of a segment in their order.
 func (s *Store) submitBatch(ctx context.Context, batch []*submission) {
 	var calls []call
 	var parts [][]*submission
+	add := func(c call, part []*submission) {
+		calls = append(calls, c)
+		parts = append(parts, part)
+	}
 	for segment, items := range bySegment(batch, func(it *submission) int { return it.segment }) {
+		k := s.segments[segment]
 		for _, part := range chunk(items, (*submission).size) {
-			c, order := s.submitCall(segment, part)
-			calls = append(calls, c)
-			parts = append(parts, order)
+			for _, stretch := range stretches(part, (*submission).plain) {
+				for _, g := range bundled(stretch.plain, (*submission).lane) {
+					add(submitPlainCall(k, g.key, g.items), g.items)
+				}
+				if len(stretch.others) > 0 {
+					add(s.submitCall(segment, stretch.others), stretch.others)
+				}
+			}
 		}
 	}
 	replies, errs := s.runAll(ctx, calls)
 	for i, part := range parts {
 		answers := texts(replies[i])
+		if calls[i].script == scriptSubmitPlain {
+			answers = make([]string, len(part)) // all are accepted, or there is an error
+		}
 		for j, it := range part {
 			switch {
 			case errs[i] != nil && !errors.Is(errs[i], ErrReplicas):
@@ -194,51 +208,53 @@ func (s *Store) submitBatch(ctx context.Context, batch []*submission) {
 	}
 }
 
-// submitCall stores jobs. It returns them in the order of the answers.
-func (s *Store) submitCall(segment int, items []*submission) (call, []*submission) {
-	k := s.segments[segment]
-	var streams streamSet
-	order := make([]*submission, 0, len(items))
-	jobs := argList{keys: make([]string, 0, len(items)), args: make([]any, 0, 2*len(items)+8)}
-	parts := stretches(items, (*submission).plain)
-	jobs.arg(len(parts))
-	for _, part := range parts {
-		groups := bundled(part.plain, func(it *submission) string { return k.stream(it.spec.Queue, it.spec.Priority) })
-		jobs.arg(len(groups))
-		for _, g := range groups {
-			jobs.arg(streams.of(g.key), len(g.items))
-			for _, it := range g.items {
-				jobs.arg(&it.id, it.data) // a pointer, for a string in an interface is one more allocation
-				jobs.key(k.record(it.id))
-			}
-			order = append(order, g.items...)
-		}
-		jobs.arg(len(part.others))
-		for _, it := range part.others {
-			jobs.accept(k, it, &streams)
-		}
-		order = append(order, part.others...)
-	}
-	var a argList
-	a.key(k.due(), k.wait(), k.grant(), k.tend())
-	a.key(streams.names...)
-	a.arg(s.control(), segment, len(streams.names))
-	a.key(jobs.keys...)
-	a.arg(jobs.args...)
-	return call{scriptSubmit, a.keys, a.args}, order
-}
-
-// foreignFor finds a key that a job needs and that is not ours, "" if there is none.
-func (s *Store) foreignFor(ctx context.Context, it *submission) string {
-	alone, _ := s.submitCall(it.segment, []*submission{it})
-	return s.foreignAmong(ctx, alone.keys)
-}
-
 // plain tells whether a job is only to be put into its stream, under an ID that
 // nobody can have used.
 func (it *submission) plain() bool {
 	s := it.spec
 	return it.made && it.locator == "" && s.RunAt.IsZero() && s.Delay <= 0 && !s.claims()
+}
+
+// lane is a queue and a priority: one stream of each segment.
+type lane struct {
+	queue    string
+	priority byte
+}
+
+func (it *submission) lane() lane { return lane{it.spec.Queue, it.spec.Priority} }
+
+// submitPlainCall stores plain jobs of one lane.
+func submitPlainCall(k keys, l lane, items []*submission) call {
+	a := argList{keys: make([]string, 0, len(items)+1), args: make([]any, 0, len(items)+1)}
+	a.key(k.stream(l.queue, l.priority))
+	a.arg(len(items[0].entry) - len(items[0].data)) // IDs of plain jobs are equally long
+	for _, it := range items {
+		a.key(k.record(it.id))
+		a.arg(it.entry)
+	}
+	return call{scriptSubmitPlain, a.keys, a.args}
+}
+
+// submitCall stores any jobs.
+func (s *Store) submitCall(segment int, items []*submission) call {
+	k := s.segments[segment]
+	var streams streamSet
+	var jobs argList
+	for _, it := range items {
+		jobs.accept(k, it, &streams)
+	}
+	var a argList
+	a.key(k.due(), k.wait(), k.grant(), k.tend())
+	a.key(streams.names...)
+	a.arg(s.control(), segment, len(streams.names), len(items))
+	a.key(jobs.keys...)
+	a.arg(jobs.args...)
+	return call{scriptSubmit, a.keys, a.args}
+}
+
+// foreignFor finds a key that a job needs and that is not ours, "" if there is none.
+func (s *Store) foreignFor(ctx context.Context, it *submission) string {
+	return s.foreignAmong(ctx, s.submitCall(it.segment, []*submission{it}).keys)
 }
 
 // accept adds one job as lib/accept reads it.

@@ -62,6 +62,13 @@ var mutants = []mutant{
 		pkg: "./store", run: "TestWhoLeavesKeepsWhatIsPending",
 	},
 	{
+		name: "a repeated submission of a plain job stores it again",
+		edits: []edit{
+			{"store/lua/submit_plain.lua", "if all_new or call('EXISTS', record) == 0 then", "if true then"},
+		},
+		pkg: "./store", run: "TestPlainJobsAreStoredOnce",
+	},
+	{
 		name: "a lease has no time to live",
 		edits: []edit{
 			{"store/lua/lease_acquire.lua", "'NX', 'PX', ttl)", "'NX')"},

@@ -18,7 +18,7 @@
 --       jobs are the same, so each is answered '=', and a tick has one entry in the ledger, as has a range
 --       that ends there
 -- Memory: refused when Redis is out of memory
--- include: base mutex dispatch plan claims watch accept fields refuse ledger
+-- include: base mutex spec dispatch plan claims watch accept fields refuse ledger
 local due, wait, grant, tend, relay, ticks, awaited = key(), key(), key(), key(), key(), key(), key()
 local channel, segment, inbox, age, count = arg(), arg(), arg(), arg(), tonumber(arg())
 local streams = keylist()

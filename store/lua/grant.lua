@@ -5,7 +5,7 @@
 --       'e' .. reason when the named waiter cannot be dispatched
 -- Idempotent: by the waiter, which must still be the first, and the mutex, which must be free
 -- Memory: works when Redis is out of memory (the first write is ZREM)
--- include: base mutex dispatch
+-- include: base mutex spec dispatch
 local wait, grant, mutex = key(), key(), key()
 local name, named, id = arg(), arg(), arg()
 local holder = try('HGET', mutex, 'h')

@@ -12,7 +12,7 @@
 --       whose type is foreign, 1 when jobs wait to be relayed, refs whose instance does not read its own queue (any more)
 -- Idempotent: a job whose score is above the server's time, or that left due, is passed over
 -- Memory: works when Redis is out of memory (the first write is ZREM)
--- include: base mutex dispatch
+-- include: base mutex spec dispatch
 local due, wait, grant, workers, plan, relay, own = key(), key(), key(), key(), key(), key(), key()
 local streams = keylist()
 local bad, gone = {}, {}

@@ -10,7 +10,7 @@
 --       over, -2 the record is damaged or gone), then names of mutexes to grant
 -- Idempotent: by XACK of the token, or by the record, which names another one then
 -- Memory: works when Redis is out of memory (the first write is XACK)
--- include: base books mutex dispatch claims finish
+-- include: base books mutex spec dispatch claims finish
 local workers, due, wait, grant, cancels, awaited = key(), key(), key(), key(), key(), key()
 local history = {f = key(), c = key()}
 local events, taken = key(), key()

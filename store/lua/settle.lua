@@ -14,7 +14,7 @@
 --       a success settled along with it; then names of mutexes to grant
 -- Idempotent: by the record, which names the token of the current attempt; the attempt log tells a repetition from a stale attempt
 -- Memory: works when Redis is out of memory (the first write is XACK)
--- include: base books mutex dispatch plan claims finish
+-- include: base books mutex spec dispatch plan claims finish
 local due, wait, grant, cancels, awaited = key(), key(), key(), key(), key()
 local history = {s = key(), f = key(), c = key(), x = key()}
 local events, taken = key(), key()

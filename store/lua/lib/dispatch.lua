@@ -2,13 +2,6 @@
 -- token of this attempt. It has one field, for every one costs at each step: the
 -- attempt, the mutex token or '-', the length of the job's ID, the ID and the spec.
 -- Large specs are not copied into the stream: the worker reads them from the record.
-local inline_limit = 4096
-
--- A spec of up to twice as many bytes as Redis keeps small hashes compact for is in two fields of a record, j and j1.
-local part_size = 64
-
--- joined is the spec that is in these fields.
-local function joined(j, j1) return j1 and #j == part_size and j .. j1 or j end
 
 -- spec_of reads what dispatch puts into an entry, given field j1: nil when the record has none, '' when it is too large
 -- for an entry, for large ones are not copied.
