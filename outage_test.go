@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -148,9 +149,13 @@ func TestEveryCallReturnsWhileRedisIsAway(t *testing.T) {
 				all.Go(func() {
 					ctx, cancel := limit(t.Context())
 					defer cancel()
+					longest := 4 * time.Second // a read may take 5 s
+					if kind == "cancel" && strings.HasPrefix(name, "Submit") {
+						longest += 5 * time.Second // it may be in one that only its deadline ends
+					}
 					began := time.Now()
 					away(t, name+" "+kind, call(ctx))
-					assert.Less(t, time.Since(began), 4*time.Second, "%s %s", name, kind) // a read may take 5 s
+					assert.Less(t, time.Since(began), longest, "%s %s", name, kind)
 				})
 			}
 		}

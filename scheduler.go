@@ -143,7 +143,10 @@ func (s *Scheduler) Use(m ...Middleware) error {
 // unique key is taken by its equal is a duplicate and no error; an ID taken by
 // another job is an [ErrConflict]. Concurrent submissions share round trips.
 //
-// It returns when ctx ends. A job without handler in any instance waits for one.
+// It returns when the deadline of ctx passes. When ctx is cancelled it returns, too,
+// unless its job is on its way without company: then the answer is awaited, for as
+// long as the client's ReadTimeout and 15 s allow. A job without handler in any
+// instance waits for one.
 func (s *Scheduler) Submit(ctx context.Context, job Job) (Receipt, error) {
 	if errs := job.validate(); len(errs) > 0 {
 		return Receipt{ID: job.ID}, &Error{Op: "submit", Job: job.Name, Queue: job.Queue, Err: errors.Join(errs...)}

@@ -11,7 +11,7 @@ import (
 // grouper lets concurrent callers share round trips: while calls are in flight, the
 // jobs that arrive form the next batch. It has no goroutine while nobody submits.
 type grouper struct {
-	flush func([]*submission) // must not depend on the context of any one caller
+	flush func(context.Context, []*submission)
 
 	mu      sync.Mutex
 	waiting []*handIn
@@ -27,7 +27,7 @@ type handIn struct {
 	done  chan struct{}
 }
 
-// flightTimeout bounds a shared round trip.
+// flightTimeout bounds a round trip.
 const flightTimeout = 15 * time.Second
 
 // maxTrips is how many calls are in flight at a time: while Redis executes one, the
@@ -39,15 +39,17 @@ const maxTrips = 2
 type inPlace struct{}
 
 // submitTogether is the flush of the store's grouper.
-func (s *Store) submitTogether(batch []*submission) {
-	ctx, cancel := context.WithTimeout(context.WithValue(context.Background(), inPlace{}, s.patience() > 0), flightTimeout)
+func (s *Store) submitTogether(ctx context.Context, batch []*submission) {
+	ctx, cancel := context.WithTimeout(context.WithValue(ctx, inPlace{}, s.patience() > 0), flightTimeout)
 	defer cancel()
 	s.submitBatch(ctx, batch)
 }
 
-// do hands items in and waits for their outcome. When ctx ends first it returns
-// an error: items that were not yet sent are withdrawn and surely not
-// submitted; the others still belong to the flight.
+// do hands items in and waits for their outcome. A caller that finds a flight free
+// takes its items itself, for every goroutine that has to wake up takes longer than
+// Redis does; then ctx rules the flight. Who waits for others returns when ctx ends:
+// items that were not yet sent are withdrawn and surely not submitted; the others
+// still belong to their flight, which no context of a caller rules.
 func (g *grouper) do(ctx context.Context, items []*submission) error {
 	if len(items) == 0 {
 		return nil
@@ -60,20 +62,16 @@ func (g *grouper) do(ctx context.Context, items []*submission) error {
 		g.mu.Unlock()
 		return ErrClosed
 	}
-	if g.flying < maxTrips && ctx.Done() == nil && len(items) <= maxBatch { // it waits anyway
+	if g.flying < maxTrips {
 		g.flying++
 		g.flights.Add(1)
 		g.mu.Unlock()
 		defer g.landed() // also after a panic of what a user put into the client
-		g.flush(items)
+		g.flush(ctx, items)
 		return nil
 	}
 	mine := &handIn{items: items, done: make(chan struct{})}
 	g.waiting = append(g.waiting, mine)
-	if g.flying < maxTrips {
-		g.flying++
-		g.flights.Go(g.fly)
-	}
 	g.mu.Unlock()
 	select {
 	case <-mine.done:
@@ -94,7 +92,7 @@ func (g *grouper) do(ctx context.Context, items []*submission) error {
 	}
 }
 
-// landed ends the flight of a caller. Those who came meanwhile go on without it.
+// landed ends the flight of a caller. Those who came meanwhile are flown without it.
 func (g *grouper) landed() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -138,7 +136,7 @@ func (g *grouper) fly() {
 			return
 		}
 		g.mu.Unlock()
-		g.flush(batch)
+		g.flush(context.Background(), batch)
 		for _, w := range groups {
 			close(w.done)
 		}

@@ -15,6 +15,7 @@ import (
 
 // flight is one call of a grouper under test; it lands when told to.
 type flight struct {
+	ctx   context.Context
 	batch []*submission
 	land  chan struct{}
 }
@@ -22,8 +23,8 @@ type flight struct {
 func newTestGrouper() (*grouper, chan flight) {
 	flights := make(chan flight)
 	// One call at a time, as if another one lasted.
-	g := &grouper{flying: maxTrips - 1, flush: func(batch []*submission) {
-		f := flight{batch, make(chan struct{})}
+	g := &grouper{flying: maxTrips - 1, flush: func(ctx context.Context, batch []*submission) {
+		f := flight{ctx, batch, make(chan struct{})}
 		flights <- f
 		<-f.land
 		for _, it := range batch {
@@ -73,30 +74,31 @@ func TestGrouperGathersWhileOneIsInFlight(t *testing.T) {
 	})
 }
 
-// Who cannot be told to give up flies by itself; those who come meanwhile are not left behind.
-func TestGrouperCallerFlies(t *testing.T) {
+// The context of a caller rules the flight that has its items alone, and no other.
+func TestGrouperFliesUnderWhoseContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g, flights := newTestGrouper()
+		ctx, cancel := context.WithCancel(t.Context())
 		var callers sync.WaitGroup
-		do := func(ids ...string) {
-			callers.Go(func() {
-				items := handed(ids...)
-				assert.NoError(t, g.do(context.Background(), items))
-				assert.Equal(t, "stored "+ids[0], items[0].receipt.ID)
-			})
+		do := func(ctx context.Context, id string, want error) {
+			callers.Go(func() { assert.ErrorIs(t, g.do(ctx, handed(id)), want) })
 			synctest.Wait()
 		}
-		do("first")
-		f := <-flights
-		assert.Len(t, f.batch, 1)
-		do("a", "b")
-		do("c")
-		close(f.land)
-		f = <-flights
-		assert.Len(t, f.batch, 3)
-		close(f.land)
+		do(ctx, "alone", nil)
+		alone := <-flights
+		do(ctx, "leaves", ErrUncertain)
+		do(t.Context(), "stays", nil)
+		close(alone.land)
+		together := <-flights
+		require.NoError(t, alone.ctx.Err())
+		cancel()
+		synctest.Wait()
+		require.ErrorIs(t, alone.ctx.Err(), context.Canceled)
+		assert.NoError(t, together.ctx.Err())
+		assert.Len(t, together.batch, 2)
+		close(together.land)
 		callers.Wait()
-		do("last")
+		do(t.Context(), "last", nil)
 		close((<-flights).land)
 		callers.Wait()
 		g.close()
@@ -162,10 +164,15 @@ func TestGrouperWithdrawsWhatWasNotSent(t *testing.T) {
 func TestGrouperDoesNotKnowWhatIsInFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g, flights := newTestGrouper()
+		var first sync.WaitGroup
+		first.Go(func() { assert.NoError(t, g.do(t.Context(), handed("first"))) })
+		before := <-flights
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		result := make(chan error)
 		go func() { result <- g.do(ctx, handed("x")) }()
+		synctest.Wait()
+		close(before.land)
 		f := <-flights
 		began := time.Now()
 		err := <-result
@@ -174,6 +181,7 @@ func TestGrouperDoesNotKnowWhatIsInFlight(t *testing.T) {
 		assert.NotErrorIs(t, err, ErrUnavailable)
 		assert.ErrorIs(t, err, context.DeadlineExceeded)
 		close(f.land)
+		first.Wait()
 		g.close()
 	})
 }
@@ -228,7 +236,7 @@ func TestChunk(t *testing.T) {
 func TestGrouperSurvivesAPanic(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		panics := true
-		g := &grouper{flush: func([]*submission) {
+		g := &grouper{flush: func(context.Context, []*submission) {
 			if panics {
 				panic("a hook")
 			}

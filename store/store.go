@@ -328,8 +328,15 @@ func attempt[T any](
 		if last != nil && errors.Is(err, ctx.Err()) {
 			err = fmt.Errorf("%w; before that: %w", err, last)
 		}
-		if verdict == final || i == tries || sleep(ctx, wait) != nil {
+		if verdict == final {
 			return sent, classify(err, sent)
+		}
+		if i == tries || sleep(ctx, wait) != nil {
+			err = classify(err, sent)
+			if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) { // a connection only knows its deadline
+				err = fmt.Errorf("%w: %w", err, cause)
+			}
+			return sent, err
 		}
 		last = err
 		wait *= 4
