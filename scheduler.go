@@ -143,9 +143,9 @@ func (s *Scheduler) Use(m ...Middleware) error {
 // unique key is taken by its equal is a duplicate and no error; an ID taken by
 // another job is an [ErrConflict]. Concurrent submissions share round trips.
 //
-// It returns when the deadline of ctx passes. When ctx is cancelled it returns, too,
-// unless its job is on its way without company: then the answer is awaited, for as
-// long as the client's ReadTimeout and 15 s allow. A job without handler in any
+// It returns when the deadline of ctx passes. A cancellation of ctx ends it, too,
+// but not while it reads the answer to a round trip that it does not share; that
+// takes as long as the client's ReadTimeout at most. A job without handler in any
 // instance waits for one.
 func (s *Scheduler) Submit(ctx context.Context, job Job) (Receipt, error) {
 	if errs := job.validate(); len(errs) > 0 {

@@ -103,6 +103,9 @@ func elsewhere(err error) bool {
 // hasReply looks for a server's error code. Errors from within a script carry
 // it somewhere in the text, depending on the server's release.
 func hasReply(err error, code string) bool {
+	if err == nil { // as after most commands; looking for a type allocates
+		return false
+	}
 	var reply redis.Error
 	return errors.As(err, &reply) && strings.Contains(reply.Error(), code)
 }
