@@ -131,7 +131,7 @@ func TestA10_DeafHandlerNoDeadline(t *testing.T) {
 }
 
 func deafHandler(t *testing.T, shutdownTimeout time.Duration, hurry func(*proctest.Process), within time.Duration) {
-	c := newCrew(t, redistest.Shared(t))
+	c := newCrew(t, redistest.Shared(t), unhurried)
 	deaf := c.worker(func(a *workerArgs) { a.ShutdownTimeout = shutdownTimeout })
 	id := c.persist(c.producer, carillon.Job{Name: "deaf"})
 	c.await(1, starts(id))
@@ -164,7 +164,7 @@ func TestA11_Terminated(t *testing.T) {
 	for name, hurry := range map[string]bool{"drains": false, "hurries": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := newCrew(t, redistest.Shared(t))
+			c := newCrew(t, redistest.Shared(t), unhurried)
 			first := c.worker(func(a *workerArgs) { a.ShutdownTimeout = soon })
 			var held []string
 			for range 8 {
@@ -179,11 +179,10 @@ func TestA11_Terminated(t *testing.T) {
 			c.await(len(held)+50, func(l proctest.Line) bool { return l.Event == "start" })
 			c.worker()
 			first.Term(t)
-			asked := proctest.Uptime()
+			asked := c.await(1, func(l proctest.Line) bool { return l.Event == "asked" }).At
 			c.fault(1)
 			<-loaded
 			if hurry {
-				c.await(1, func(l proctest.Line) bool { return l.Event == "asked" })
 				first.Term(t)
 			} else {
 				c.open()

@@ -132,6 +132,7 @@ func TestH9_RefusedBeforeTheFirstCommand(t *testing.T) {
 	ca := redistest.NewCA(t)
 	server, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
+	refusing := &tls.Config{Certificates: []tls.Certificate{ca.Issue(t)}, ClientAuth: tls.RequireAnyClientCert}
 	closed := make(chan struct{}, 100) // more than there are dials
 	var served sync.WaitGroup
 	served.Go(func() {
@@ -140,8 +141,7 @@ func TestH9_RefusedBeforeTheFirstCommand(t *testing.T) {
 			if err != nil {
 				return // the test is over
 			}
-			conn := tls.Server(raw, &tls.Config{Certificates: []tls.Certificate{ca.Issue(t)}, ClientAuth: tls.RequireAnyClientCert})
-			assert.Error(t, conn.Handshake())
+			assert.Error(t, tls.Server(raw, refusing).Handshake())
 			assert.NoError(t, raw.(*net.TCPConn).SetLinger(0)) //nolint:errcheck // that is its type
 			_ = raw.Close()
 			closed <- struct{}{}
