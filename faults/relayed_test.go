@@ -51,7 +51,7 @@ func (s *stuck) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 // follows the shards.
 func TestG1_ShardsOnTheirWay(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, redistest.Shared(t).Client(t), func(w *world) { w.segments = 8 })
+	w := newWorld(t, redistest.Shared(t).Client(t), unhurried, func(w *world) { w.segments = 8 })
 	w.queue.Made(scheduled)
 	var s stuck
 	s.on.Store(true)
@@ -65,7 +65,7 @@ func TestG1_ShardsOnTheirWay(t *testing.T) {
 	const schedules = 4
 	for i := range schedules {
 		require.NoError(t, editor.Schedule(t.Context(), carillon.Schedule{
-			Name: fmt.Sprintf("everywhere-%d", i), Spec: carillon.At(first, first.Add(time.Second)), Overlap: carillon.BufferOne,
+			Name: fmt.Sprintf("everywhere-%d", i), Spec: carillon.At(first, first.Add(time.Second)), Overlap: carillon.BufferOne, Misfire: carillon.FireAll,
 			Job: carillon.Job{Name: "work"}, Sharding: carillon.Sharding{Broadcast: true, Then: &carillon.Job{Name: "follow"}},
 		}))
 	}
