@@ -329,6 +329,10 @@ func (in *instance) releaseUnread(ctx context.Context) {
 	asked.Wait()
 }
 
+// redial is how long go-redis may refuse to dial after many failures, also when the
+// server is there again: it looks once a second.
+const redial = time.Second
+
 // farewell gives up the segments and takes the instance out of the namespace. It
 // has its own time, whatever was slow before.
 func (in *instance) farewell(ctx context.Context) (err error) {
@@ -336,7 +340,14 @@ func (in *instance) farewell(ctx context.Context) (err error) {
 	defer cancel()
 	var said sync.WaitGroup
 	said.Go(func() { in.resign(ctx) })
-	said.Go(func() { err = in.store.Leave(ctx, in.id, in.queues) })
+	said.Go(func() {
+		err = in.store.Leave(ctx, in.id, in.queues)
+		if err != nil && passing(err) {
+			if pause(ctx, redial); ctx.Err() == nil {
+				err = in.store.Leave(ctx, in.id, in.queues)
+			}
+		}
+	})
 	said.Wait()
 	in.store.Hint(ctx, "l") // the others share its segments now
 	return err

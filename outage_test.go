@@ -19,6 +19,7 @@ import (
 
 	"github.com/carillon-go/carillon"
 	"github.com/carillon-go/carillon/embedded"
+	"github.com/carillon-go/carillon/internal/faultnet"
 	"github.com/carillon-go/carillon/internal/knobs"
 	"github.com/carillon-go/carillon/internal/redistest"
 )
@@ -409,6 +410,36 @@ func TestShutdownWhileRedisIsAway(t *testing.T) {
 		again := p.run(t, handlers{"hold": func(context.Context, *carillon.Execution) error { return nil }}, lease(time.Second))
 		assert.Equal(t, carillon.StateSucceeded, await(t, again, id).State)
 	})
+}
+
+// After many failures go-redis dials no more for up to a second, also when the
+// server is there again. An instance that ends just then takes its leave all the
+// same.
+func TestFarewellRightAfterAnOutage(t *testing.T) {
+	t.Parallel()
+	p := &place{rdb: durable(t).Client(t), namespace: redistest.Namespace(t), real: true}
+	var all []*carillon.Scheduler
+	var wires []*faultnet.Net
+	for range 8 {
+		rdb, wire := wireTo(t, p.rdb)
+		all, wires = append(all, p.run2(t, rdb, nil)), append(wires, wire)
+	}
+	for _, wire := range wires { // so that go-redis tries to dial at another moment for each
+		wire.Set(faultnet.Faults{Cut: true})
+		eventually(t, "a part of a second has passed", passed(time.Second/8))
+	}
+	eventually(t, "each has failed often", passed(2*time.Second))
+	for _, wire := range wires {
+		wire.Set(faultnet.Faults{})
+	}
+	var ended []<-chan error
+	for _, s := range all {
+		ended = append(ended, ending(t.Context(), s))
+	}
+	for _, done := range ended {
+		require.NoError(t, receive(t, done, "the end of Shutdown"))
+	}
+	auditDrained(t, p.rdb, p.namespace)
 }
 
 func TestStartGivesUpWithItsContext(t *testing.T) {

@@ -40,6 +40,9 @@ type chronos struct {
 	did      map[string]int
 }
 
+// troubles are what can be wrong with a machine.
+var troubles = []string{"cut off", "killed", "frozen"}
+
 // G8: Jepsen's test of Chronos. Schedules of random kinds and policies on five
 // machines, whose clocks are wrong, that are cut off, killed and frozen at random;
 // then all heals. Each planned tick has been run, once, or there is the reason
@@ -81,7 +84,7 @@ func TestG8_Chronos(t *testing.T) {
 	assert.Empty(t, c.lines(func(l proctest.Line) bool {
 		return l.Event == "return" && strings.HasPrefix(l.Note, errTooSoon.Error())
 	}), "a follower before its shards")
-	for _, what := range []string{"cut off", "killed", "frozen"} {
+	for _, what := range troubles {
 		assert.Positive(t, r.did[what], "nobody was "+what)
 	}
 	c.finish(0)
@@ -140,8 +143,13 @@ func (r *chronos) draw(i int) {
 	r.put(sched, planned)
 }
 
-// torment breaks machines until the last tick is near.
+// torment breaks machines until the last tick is near. It begins with one of each
+// trouble, for a slow machine may not come to many.
 func (r *chronos) torment() {
+	for i, trouble := range troubles {
+		r.hurt(r.machines[i], trouble)
+	}
+	pick := func() string { return troubles[r.random.IntN(len(troubles))] }
 	for stop := r.end.Add(-time.Second); r.now().Before(stop); {
 		for _, m := range r.machines {
 			if m.trouble != "" && time.Now().After(m.until) {
@@ -150,29 +158,28 @@ func (r *chronos) torment() {
 		}
 		if r.random.IntN(12) == 0 { // all are gone together
 			for _, m := range r.machines {
-				r.hurt(m)
+				r.hurt(m, pick())
 			}
 		} else {
-			r.hurt(r.machines[r.random.IntN(len(r.machines))])
+			r.hurt(r.machines[r.random.IntN(len(r.machines))], pick())
 		}
 		r.passes(time.Duration(r.random.Int64N(int64(r.lasts/3))) + 100*time.Millisecond)
 	}
 }
 
-func (r *chronos) hurt(m *machine) {
+func (r *chronos) hurt(m *machine, trouble string) {
 	if m.trouble != "" {
 		return
 	}
+	m.trouble = trouble
 	lasts := r.lasts/4 + time.Duration(r.random.Int64N(int64(r.lasts*3/4)))
-	switch r.random.IntN(3) {
-	case 0:
-		m.trouble, lasts = "cut off", r.lasts
+	switch trouble {
+	case "cut off":
+		lasts = r.lasts
 		m.net.Set(faultnet.Faults{Up: true, Down: true, Late: r.random.IntN(2) == 0})
-	case 1:
-		m.trouble = "killed"
+	case "killed":
 		m.process.Kill()
-	case 2:
-		m.trouble = "frozen"
+	case "frozen":
 		m.process.Stop(r.t)
 	}
 	m.until = time.Now().Add(lasts)

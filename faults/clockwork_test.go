@@ -23,6 +23,7 @@ type clockwork struct {
 	start  time.Time // of all schedules, by Redis' clock
 	end    time.Time
 	plans  []*verify.Timetable
+	stored sync.WaitGroup
 	after  map[string]time.Duration // of those whose ticks follow the ends of runs
 	mu     sync.Mutex
 	ledger map[string]map[int64]carillon.TickInfo
@@ -52,11 +53,12 @@ func (w *world) clockwork(s *carillon.Scheduler, lasts time.Duration) *clockwork
 	return k
 }
 
-// put stores a schedule whose ticks are given.
+// put begins to store a schedule whose ticks are given. All of them are stored side
+// by side, for a busy machine is slow to answer each; began waits for them.
 func (k *clockwork) put(sched carillon.Schedule, planned []time.Time) {
 	k.t.Helper()
 	sched.Start, sched.End = k.start, k.end
-	require.NoError(k.t, k.admin.Schedule(k.t.Context(), sched))
+	k.stored.Go(func() { assert.NoError(k.t, k.admin.Schedule(k.t.Context(), sched)) })
 	require.True(k.t, len(planned) > 0 || k.after[sched.Name] > 0)
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -92,6 +94,8 @@ func (k *clockwork) following(pause time.Duration, jobs []*carillon.JobInfo) (pl
 // began checks that all schedules were there before the first tick.
 func (k *clockwork) began() {
 	k.t.Helper()
+	k.stored.Wait()
+	require.False(k.t, k.t.Failed())
 	require.True(k.t, k.now().Before(k.start), "the machine is too busy: schedules were stored after their start")
 }
 

@@ -32,6 +32,10 @@ func newCrew(t testing.TB, server *redistest.Server, edit ...func(*world)) *crew
 	return &crew{world: w, server: server, producer: w.scheduler(server.Client(t)), dir: t.TempDir()}
 }
 
+// unhurried gives leases that last longer than a busy machine stalls, for rows in
+// which nobody is to be taken for dead.
+func unhurried(w *world) { w.lease = 5 * time.Second }
+
 // worker starts a worker process and waits until it works.
 func (c *crew) worker(edit ...func(*workerArgs)) *proctest.Process {
 	c.t.Helper()

@@ -128,11 +128,12 @@ func TestG7_EditedWhileFiring(t *testing.T) {
 	w.finish(0)
 }
 
-// edit changes a schedule until it is time to stop, and deletes it.
+// edit changes a schedule until it is time to stop, but often enough on a slow
+// machine as well, and deletes it.
 func (w *world) edit(s *carillon.Scheduler, name string, stop time.Time, chance func(int) int) (marks []mark) {
 	ctx := w.t.Context()
 	var generation int64
-	for n := 1; time.Now().Before(stop); n++ {
+	for n := 1; time.Now().Before(stop) || n <= 25; n++ {
 		err := s.Schedule(ctx, carillon.Schedule{Name: name, Spec: carillon.Every(100 * time.Millisecond), Job: carillon.Job{Name: "work", Args: n}})
 		at := w.now()
 		info, read := w.observer.GetSchedule(ctx, name)

@@ -97,9 +97,15 @@ func TestB17_ForeignHands(t *testing.T) {
 			admin := redistest.Shared(t).Client(t)
 			w := newWorld(t, admin, func(w *world) { w.lease = 400 * time.Millisecond })
 			var log noise
+			harmed := make(chan struct{})
 			for range 2 {
 				w.instance(redistest.Shared(t).Client(t), handlers{"work": func(ctx context.Context, _ *carillon.Execution) error {
-					return wait(ctx, 10*time.Millisecond) // so that jobs queue up
+					select { // so that jobs queue up
+					case <-harmed:
+						return wait(ctx, 10*time.Millisecond)
+					case <-ctx.Done():
+						return context.Cause(ctx)
+					}
 				}}, log.heard, func(c *carillon.Config) { c.Concurrency = 4 })
 			}
 			producer := w.scheduler(redistest.Shared(t).Client(t))
@@ -119,6 +125,9 @@ func TestB17_ForeignHands(t *testing.T) {
 				}
 				if err := act(t.Context(), admin, stream); err != nil && !strings.Contains(err.Error(), "NOGROUP") {
 					require.NoError(t, err)
+				}
+				if i == 0 {
+					close(harmed)
 				}
 				require.NoError(t, wait(t.Context(), 30*time.Millisecond))
 			}

@@ -211,7 +211,10 @@ func TestF4_F5_HostileNames(t *testing.T) {
 	t.Parallel()
 	rdb := redistest.SharedCluster(t).Client(t)
 	bystander := newWorld(t, rdb)
-	w := newWorld(t, rdb, func(w *world) { w.namespace, w.segments = w.namespace+"}{x:0}:*", 3 })
+	w := newWorld(t, rdb, func(w *world) {
+		w.namespace, w.segments = w.namespace+"}{x:0}:*", 3
+		w.lease = 10 * time.Second // no lock is held for as long
+	})
 	before := clusterKeys(t, rdb)
 	queues := map[string]int{"default": 4}
 	run := handlers{}

@@ -33,7 +33,7 @@ func TestB8_OutOfMemory(t *testing.T) {
 	t.Parallel()
 	server := redistest.Single(t, "maxmemory-policy noeviction")
 	admin := server.Client(t)
-	w := newWorld(t, admin, func(w *world) { w.lease = 2 * time.Second })
+	w := newWorld(t, admin, unhurried)
 	var running, failed atomic.Int64
 	release := make(chan struct{})
 	hold := func(ctx context.Context, _ *carillon.Execution) error {

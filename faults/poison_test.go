@@ -33,6 +33,10 @@ func (c *crew) supervise(n int, done func() bool) (deaths int) {
 	return deaths
 }
 
+// poisoned gives leases in which a busy machine has begun what it was handed, and
+// which still end soon enough.
+func poisoned(w *world) { w.lease = 2 * time.Second }
+
 // A9: a job kills every process that runs it. It is dead after three losses, and
 // others run meanwhile.
 func TestA9_Poison(t *testing.T) {
@@ -40,7 +44,7 @@ func TestA9_Poison(t *testing.T) {
 	for _, name := range []string{"exit", "fatal"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := newCrew(t, redistest.Shared(t))
+			c := newCrew(t, redistest.Shared(t), poisoned)
 			poison := c.persist(c.producer, carillon.Job{Name: name})
 			done, loaded := make(chan struct{}), make(chan struct{})
 			go func() {
@@ -66,7 +70,7 @@ func TestA9_Poison(t *testing.T) {
 // to the next worker together. They must not be taken for what kills it.
 func TestA9_Bystanders(t *testing.T) {
 	t.Parallel()
-	c := newCrew(t, redistest.Shared(t))
+	c := newCrew(t, redistest.Shared(t), poisoned)
 	var bystanders []string
 	for range 10 {
 		bystanders = append(bystanders, c.persist(c.producer, carillon.Job{Name: "nap"}))
@@ -131,7 +135,7 @@ func TestA10_DeafHandlerNoDeadline(t *testing.T) {
 }
 
 func deafHandler(t *testing.T, shutdownTimeout time.Duration, hurry func(*proctest.Process), within time.Duration) {
-	c := newCrew(t, redistest.Shared(t))
+	c := newCrew(t, redistest.Shared(t), unhurried)
 	deaf := c.worker(func(a *workerArgs) { a.ShutdownTimeout = shutdownTimeout })
 	id := c.persist(c.producer, carillon.Job{Name: "deaf"})
 	c.await(1, starts(id))
@@ -164,7 +168,7 @@ func TestA11_Terminated(t *testing.T) {
 	for name, hurry := range map[string]bool{"drains": false, "hurries": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := newCrew(t, redistest.Shared(t))
+			c := newCrew(t, redistest.Shared(t), unhurried)
 			first := c.worker(func(a *workerArgs) { a.ShutdownTimeout = soon })
 			var held []string
 			for range 8 {
@@ -179,11 +183,10 @@ func TestA11_Terminated(t *testing.T) {
 			c.await(len(held)+50, func(l proctest.Line) bool { return l.Event == "start" })
 			c.worker()
 			first.Term(t)
-			asked := proctest.Uptime()
+			asked := c.await(1, func(l proctest.Line) bool { return l.Event == "asked" }).At
 			c.fault(1)
 			<-loaded
 			if hurry {
-				c.await(1, func(l proctest.Line) bool { return l.Event == "asked" })
 				first.Term(t)
 			} else {
 				c.open()

@@ -140,7 +140,10 @@ func TestB14_WritesRefused(t *testing.T) {
 func TestB12_ForeignScript(t *testing.T) {
 	t.Parallel()
 	server := redistest.Single(t, "lua-time-limit 10")
-	admin, foreign := server.Client(t), server.Client(t)
+	admin, o := server.Client(t), server.Options()
+	o.MaxRetries, o.ReadTimeout = -1, -1 // or it sends its script again, after it was killed
+	foreign := redis.NewClient(o)
+	t.Cleanup(func() { _ = foreign.Close() })
 	w := newWorld(t, admin, func(w *world) { w.lease = 10 * time.Second }) // no script is as long
 	var log noise
 	for range 2 {

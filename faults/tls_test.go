@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -121,6 +122,49 @@ func TestH9_TLS(t *testing.T) {
 			w.finish(1)
 		})
 	}
+}
+
+// H9: a server that refuses a certificate after the dial, as with TLS 1.3, can be
+// faster than the first command, which meets a connection that is closed. It is
+// no outage all the same.
+func TestH9_RefusedBeforeTheFirstCommand(t *testing.T) {
+	t.Parallel()
+	ca := redistest.NewCA(t)
+	server, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	refusing := &tls.Config{Certificates: []tls.Certificate{ca.Issue(t)}, ClientAuth: tls.RequireAnyClientCert}
+	closed := make(chan struct{}, 100) // more than there are dials
+	var served sync.WaitGroup
+	served.Go(func() {
+		for {
+			raw, err := server.Accept()
+			if err != nil {
+				return // the test is over
+			}
+			assert.Error(t, tls.Server(raw, refusing).Handshake())
+			assert.NoError(t, raw.(*net.TCPConn).SetLinger(0)) //nolint:errcheck // that is its type
+			_ = raw.Close()
+			closed <- struct{}{}
+		}
+	})
+	t.Cleanup(func() {
+		_ = server.Close()
+		served.Wait()
+	})
+	rdb := redis.NewClient(&redis.Options{
+		Addr: server.Addr().String(), PoolSize: 1,
+		Dialer: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := (&tls.Dialer{Config: &tls.Config{RootCAs: ca.Pool()}}).DialContext(ctx, network, addr)
+			if err == nil {
+				<-closed
+			}
+			return conn, err
+		},
+	})
+	t.Cleanup(func() { _ = rdb.Close() })
+	w := newWorld(t, redistest.Shared(t).Client(t))
+	w.shutOut(rdb, "certificate required", false)
+	w.finish(0)
 }
 
 // H9: a certificate that becomes wrong while instances run is an outage: nothing

@@ -3,6 +3,8 @@ package faults_test
 import (
 	"context"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -33,12 +35,23 @@ func TestF6_ManyJobsAndSchedules(t *testing.T) {
 		w.instance(server.Client(t), nothing)
 	}
 
-	tick := time.Now().Add(time.Duration(schedules)*8*time.Millisecond + 4*time.Second)
-	for i := range schedules {
-		require.NoError(t, producer.Schedule(t.Context(), carillon.Schedule{
-			Name: fmt.Sprint("s", i), Spec: carillon.At(tick), Job: carillon.Job{Name: "work"},
-		}))
+	tick := time.Now().Add(time.Duration(schedules)*8*time.Millisecond + 6*time.Second)
+	var stored atomic.Int64
+	var storing sync.WaitGroup
+	for range 8 {
+		storing.Go(func() {
+			for n := stored.Add(1); n <= int64(schedules); n = stored.Add(1) {
+				err := producer.Schedule(t.Context(), carillon.Schedule{
+					Name: fmt.Sprint("s", n), Spec: carillon.At(tick), Job: carillon.Job{Name: "work"},
+				})
+				if !assert.NoError(t, err, "unless the machine is so busy that the tick has passed") {
+					return
+				}
+			}
+		})
 	}
+	storing.Wait()
+	t.Logf("F6: the schedules were stored %v before their tick", time.Until(tick).Round(time.Millisecond))
 	w.queue.Made(scheduled)
 	const batch = 1000
 	for i := 0; i < jobs; i += batch {

@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
 	"net"
 	"syscall"
 
@@ -68,6 +70,9 @@ type tiedSocket struct {
 }
 
 func tie(life context.Context, conn net.Conn) net.Conn {
+	if secret, ok := conn.(*tls.Conn); ok {
+		conn = heard{secret}
+	}
 	t := tied{conn, context.AfterFunc(life, func() { _ = conn.Close() })}
 	if socket, ok := conn.(syscall.Conn); ok {
 		return tiedSocket{t, socket}
@@ -80,4 +85,20 @@ func (c tied) Close() error {
 		return nil // it is closed already
 	}
 	return c.Conn.Close()
+}
+
+// heard is a connection that says why the server closed it. With TLS 1.3 a server
+// refuses our certificate after the dial. Where it is faster than we are, the first
+// command meets a connection that was reset, which looks like an outage; what the
+// server said before can still be read.
+type heard struct{ *tls.Conn }
+
+func (c heard) Write(b []byte) (int, error) {
+	n, err := c.Conn.Write(b)
+	if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+		if _, said := c.Read(make([]byte, 1)); refusesCertificate(said) { // it does not block, for the connection is dead
+			err = said
+		}
+	}
+	return n, err
 }
