@@ -329,7 +329,11 @@ func attempt[T any](
 			err = fmt.Errorf("%w; before that: %w", err, last)
 		}
 		if verdict == final || i == tries || sleep(ctx, wait) != nil {
-			return sent, classify(err, sent)
+			told := classify(err, sent)
+			if verdict != final && ctx.Err() != nil && !errors.Is(err, ctx.Err()) { // a socket has the same deadline
+				told = fmt.Errorf("%w: %w", told, endOf(ctx))
+			}
+			return sent, told
 		}
 		last = err
 		wait *= 4
@@ -356,12 +360,17 @@ func within[T any](ctx context.Context, f func() (T, error)) (v T, answered bool
 	case r := <-done:
 		return r.v, true, r.err
 	case <-ctx.Done():
-		err = ctx.Err()
-		if cause := context.Cause(ctx); !errors.Is(cause, err) {
-			err = fmt.Errorf("%w: %w", err, cause)
-		}
-		return v, false, err
+		return v, false, endOf(ctx)
 	}
+}
+
+// endOf is the error of a context that has ended, with its cause.
+func endOf(ctx context.Context) error {
+	err := ctx.Err()
+	if cause := context.Cause(ctx); !errors.Is(cause, err) {
+		err = fmt.Errorf("%w: %w", err, cause)
+	}
+	return err
 }
 
 // open fixes or checks the number of segments, once.
