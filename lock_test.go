@@ -92,7 +92,7 @@ func TestLock(t *testing.T) {
 
 	t.Run("is renewed while it is held", func(t *testing.T) {
 		fastPlaces(t, func(t *testing.T, p *place) {
-			const ttl = time.Second
+			const ttl = 2 * time.Second
 			s := p.new(t, nil, lease(ttl))
 			l := try(t, s, "name")
 			key := keyLike(t, p.rdb, p.namespace, "k:name")
