@@ -112,8 +112,10 @@ func TestBackfillBesideThePlan(t *testing.T) {
 	})
 }
 
+// A backfill of more runs than can be watched begins one when another has ended.
 func TestALargeBackfillLosesNothing(t *testing.T) {
-	inTime(t, carillon.Config{}, func(w *world) {
+	inTime(t, carillon.Config{Concurrency: 300}, func(w *world) {
+		const ticks = 250 // of the plan's own and of these, 200 are watched
 		ctx := w.t.Context()
 		require.NoError(w.t, w.Scheduler.Handle("then", carillon.HandlerFunc(nap)))
 		w.Advance(day)
@@ -121,15 +123,25 @@ func TestALargeBackfillLosesNothing(t *testing.T) {
 			Name: "s", Spec: carillon.Every(time.Minute).Aligned(), Start: w.began, Overlap: carillon.Skip, Job: carillon.Job{Args: 5 * time.Minute},
 			Sharding: carillon.Sharding{Then: &carillon.Job{Name: "then"}},
 		})
-		require.NoError(w.t, w.Scheduler.Backfill(ctx, "s", carillon.Backfill{From: time.Now().Add(-110 * time.Minute), To: time.Now().Add(-time.Minute)}))
-		w.Advance(30 * time.Minute)
-		backfilled := 0
-		for _, r := range w.Runs("then") {
-			if r.Tick.Before(w.began) {
-				backfilled++
+		require.NoError(w.t, w.Scheduler.Backfill(ctx, "s", carillon.Backfill{From: w.began.Add(-ticks * time.Minute), To: w.began.Add(-time.Minute)}))
+		backfilled := func(job string) map[time.Duration]int {
+			runs := map[time.Duration]int{}
+			for _, r := range w.Runs(job) {
+				if r.Tick.Before(w.began) {
+					runs[r.Tick.Sub(w.began)]++
+				}
 			}
+			return runs
 		}
-		assert.Equal(w.t, 110, backfilled, "more than are watched at once")
+		w.Advance(30 * time.Second)
+		assert.Len(w.t, backfilled("tick"), 100, "the others wait")
+		w.Advance(30 * time.Minute)
+		once := map[time.Duration]int{}
+		for n := 1; n <= ticks; n++ {
+			once[time.Duration(-n)*time.Minute] = 1
+		}
+		assert.Equal(w.t, once, backfilled("tick"))
+		assert.Equal(w.t, once, backfilled("then"))
 		assert.Zero(w.t, w.info("s").Backfills)
 	})
 }

@@ -58,7 +58,7 @@ func TestCancel(t *testing.T) {
 			began := time.Now()
 			require.NoError(t, from.Cancel(t.Context(), id))
 			assert.ErrorIs(t, receive(t, g.stopped, "the end of its context"), carillon.ErrCancelled)
-			assert.Less(t, time.Since(began), 5*time.Second)
+			assert.Less(t, time.Since(began), 15*time.Second)
 			info := await(t, s, id)
 			assert.Equal(t, carillon.StateCancelled, info.State)
 			assert.Equal(t, []carillon.Outcome{carillon.OutcomeCancelled}, outcomesOf(info))
@@ -118,7 +118,7 @@ func TestCancel(t *testing.T) {
 			require.NoError(t, from.Cancel(t.Context(), id))
 			assert.ErrorIs(t, receive(t, g.stopped, "the end of its context"), carillon.ErrCancelled)
 			assert.Less(t, time.Since(began), ttl/3+tardy)
-			assert.EqualValues(t, 1, lost.Load(), "the signal came through")
+			eventually(t, "the signal is lost", func() bool { return lost.Load() == 1 }) // it may be slower than the heartbeat
 			assert.Equal(t, carillon.StateCancelled, await(t, from, id).State)
 		})
 	})

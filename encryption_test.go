@@ -214,6 +214,11 @@ func TestEncryptedSchedules(t *testing.T) {
 			}))
 			assert.Equal(t, `"`+secret+`"`, receive(t, got, name))
 		}
+		eventually(t, "all are settled", func() bool {
+			n, err := after.Counts(t.Context())
+			require.NoError(t, err)
+			return n.Succeeded == 6
+		})
 		for id := range listedIDs(t, after, carillon.Filter{States: []carillon.State{carillon.StateSucceeded}}) {
 			assert.ErrorIs(t, get(t, without, id).Undecrypted, carillon.ErrDecrypt, "it was not run in plain text")
 		}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/carillon-go/carillon"
 	"github.com/carillon-go/carillon/internal/faultnet"
+	"github.com/carillon-go/carillon/internal/knobs"
 	"github.com/carillon-go/carillon/internal/redistest"
 )
 
@@ -43,10 +44,10 @@ func TestManyInstancesLookByTurns(t *testing.T) {
 	}
 	rounds(2) // everybody has heard of the others
 	rounds(1) // and the last wait that began before has ended
-	before := looks.Load()
+	before, at := looks.Load(), time.Now()
 	rounds(3)
-	seen := looks.Load() - before
-	assert.Less(t, seen, int64(instances), "looks in 3 s; 72 if nobody left it to others")
+	seen, took := looks.Load()-before, time.Since(at) // 3 s, or more on a busy machine
+	assert.Less(t, float64(seen), instances*took.Seconds()/3, "looks; three times that if nobody left it to others")
 	assert.GreaterOrEqual(t, seen, int64(3+3), "those of the owner, and some of the others")
 }
 
@@ -54,7 +55,9 @@ func TestManyInstancesLookByTurns(t *testing.T) {
 // of them looks less often than that.
 func TestTurnsAreInTime(t *testing.T) {
 	t.Parallel()
-	const instances, ttl = 12, 6 * time.Second // a look in each second; 3 s from one turn of an instance to its next
+	const instances, ttl = 12, 6 * time.Second
+	// A turn in each second; 12 s from one turn of an instance to its next.
+	looks := knobs.With(t.Context(), knobs.Knobs{Poll: 4 * time.Second})
 	p := backends[1].place(t)
 	type begun struct {
 		id string
@@ -70,7 +73,9 @@ func TestTurnsAreInTime(t *testing.T) {
 	for range instances {
 		rdb, wire := wireTo(t, p.rdb)
 		wires = append(wires, wire)
-		schedulers = append(schedulers, p.run2(t, rdb, h, lease(ttl)))
+		s := p.over(t, rdb, h, lease(ttl))
+		require.NoError(t, s.Start(looks))
+		schedulers = append(schedulers, s)
 	}
 	producer := p.new(t, nil)
 	eventually(t, "everybody has heard of the others", passed(ttl/2+time.Second))
@@ -94,7 +99,6 @@ func TestTurnsAreInTime(t *testing.T) {
 		b := receive(t, begins, "a job runs")
 		most = max(most, b.at.Sub(submitted)-jobs[slices.Index(ids, b.id)].Delay)
 	}
-	wires[owner].Set(faultnet.Faults{})
-	eventually(t, "it is back", func() bool { _, err := schedulers[owner].Instances(t.Context()); return err == nil })
-	assert.Less(t, most, 850*time.Millisecond, "two slots of 250 ms, for one of them was the owner's")
+	heal(t, wires[owner], schedulers[owner])
+	assert.Less(t, most, 4*time.Second, "two turns, for one of them was the owner's, on a busy machine")
 }

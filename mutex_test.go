@@ -221,11 +221,11 @@ func TestMutex(t *testing.T) {
 
 	t.Run("a lost holder runs again first, under a larger token", func(t *testing.T) {
 		eachPlace(t, func(t *testing.T, p *place) {
-			const ttl = 300 * time.Millisecond
+			const ttl = 2 * time.Second
 			stuck, g := newGate(), newGate()
 			rdb, wire := wireTo(t, p.rdb)
 			doomed := p.run2(t, rdb, handlers{"hold": stuck.run}, lease(ttl))
-			t.Cleanup(func() { wire.Set(faultnet.Faults{}) }) // or its shutdown would wait for Redis
+			t.Cleanup(func() { heal(t, wire, doomed) })
 			first := submit(t, doomed, carillon.Job{Name: "hold", Mutex: "m"})
 			lost := stuck.next(t)
 			wire.Set(faultnet.Faults{Cut: true})
@@ -247,11 +247,11 @@ func TestMutex(t *testing.T) {
 
 	t.Run("a holder that is cancelled while its worker is lost passes it on", func(t *testing.T) {
 		fastPlaces(t, func(t *testing.T, p *place) {
-			const ttl = 300 * time.Millisecond
+			const ttl = 2 * time.Second
 			stuck, g := newGate(), newGate()
 			rdb, wire := wireTo(t, p.rdb)
 			doomed := p.run2(t, rdb, handlers{"hold": stuck.run}, lease(ttl))
-			t.Cleanup(func() { wire.Set(faultnet.Faults{}) }) // or its shutdown would wait for Redis
+			t.Cleanup(func() { heal(t, wire, doomed) })
 			first := submit(t, doomed, carillon.Job{Name: "hold", Mutex: "m"})
 			stuck.next(t)
 			wire.Set(faultnet.Faults{Cut: true})

@@ -199,7 +199,7 @@ func TestSubmissionsTellTheTruth(t *testing.T) {
 			producers.Go(func() {
 				for i := 0; ctx.Err() == nil; i++ {
 					id := fmt.Sprintf("%d-%d", n, i)
-					limit, done := context.WithTimeout(t.Context(), 100*time.Millisecond)
+					limit, done := context.WithTimeout(t.Context(), 500*time.Millisecond)
 					_, err := s.Submit(limit, carillon.Job{Name: "x", ID: id, Delay: time.Hour})
 					done()
 					mu.Lock()
@@ -268,9 +268,10 @@ func TestAllGoesOnAfterAnOutage(t *testing.T) {
 				return nil
 			},
 		}
+		const ttl = 3 * time.Second
 		log := &logbook{}
-		s := p.run(t, h, logTo(log), lease(time.Second))
-		other := p.run(t, h, lease(time.Second))
+		s := p.run(t, h, logTo(log), lease(ttl))
+		other := p.run(t, h, lease(ttl))
 		held := submit(t, s, carillon.Job{Name: "hold"})
 		receive(t, holding, "a job runs")
 		delayed := submit(t, s, carillon.Job{Name: "ok", Delay: 500 * time.Millisecond})
@@ -291,7 +292,7 @@ func TestAllGoesOnAfterAnOutage(t *testing.T) {
 		o.begin(t, server)
 		eventually(t, "the instance notices", func() bool { return log.count("trying again") > 0 })
 		close(release) // its outcome cannot be recorded now
-		eventually(t, "more than a lease passes", passed(1500*time.Millisecond))
+		eventually(t, "more than a lease passes", passed(ttl*3/2))
 		o.end(t, server)
 
 		require.NoError(t, receive(t, awaited, "the job is awaited"))
@@ -320,7 +321,7 @@ func TestAnOutageIsNobodysDeath(t *testing.T) {
 	t.Parallel()
 	server := durable(t)
 	p := &place{rdb: server.Client(t), namespace: redistest.Namespace(t), real: true}
-	g, ttl := newGate(), 2*time.Second
+	g, ttl := newGate(), 5*time.Second
 	s := p.run(t, handlers{"hold": g.run}, lease(ttl))
 	log := &logbook{}
 	looks := knobs.With(t.Context(), knobs.Knobs{Poll: 20 * time.Millisecond})

@@ -37,6 +37,17 @@ func wireTo(t testing.TB, rdb redis.UniversalClient) (redis.UniversalClient, *fa
 	return n.Client(t, rdb), n
 }
 
+// heal ends the faults of a network and waits until a Scheduler has Redis again, for
+// its shutdown needs it: go-redis repeats the error of a dial for up to a second.
+func heal(t testing.TB, wire *faultnet.Net, s *carillon.Scheduler) {
+	t.Helper()
+	wire.Set(faultnet.Faults{})
+	eventually(t, "Redis is back", func() bool {
+		_, err := s.Instances(context.Background())
+		return err == nil || errors.Is(err, carillon.ErrClosed)
+	})
+}
+
 // has reports whether a reply contains a word, in any case.
 func has(b []byte, word string) bool {
 	return bytes.Contains(bytes.ToLower(b), []byte(word))

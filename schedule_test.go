@@ -26,7 +26,8 @@ func (c *ticks) handle(_ context.Context, x *carillon.Execution) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.all = append(c.all, carillon.Execution{
-		ID: x.ID, Schedule: x.Schedule, Tick: x.Tick, Args: x.Args, Attempt: x.Attempt, MutexToken: x.MutexToken,
+		ID: x.ID, Schedule: x.Schedule, Tick: x.Tick, Args: x.Args, MutexToken: x.MutexToken,
+		Failures: x.Failures, Losses: x.Losses,
 	})
 	return nil
 }
@@ -71,7 +72,7 @@ func planned(t testing.TB, s *carillon.Scheduler, name string) *carillon.Schedul
 func assertRhythm(t testing.TB, got []carillon.Execution, interval time.Duration) {
 	t.Helper()
 	for i, x := range got {
-		assert.Equal(t, 1, x.Attempt)
+		assert.Zero(t, x.Failures+x.Losses) // what an instance gave back when it stopped has another attempt
 		if i > 0 {
 			gap := x.Tick.Sub(got[i-1].Tick)
 			assert.Positive(t, gap, "ticks %d and %d", i-1, i)
@@ -333,7 +334,10 @@ func TestScheduleOfAnotherSegment(t *testing.T) {
 			all := []*carillon.Scheduler{p.run(t, c.handlers()), p.run(t, c.handlers()), p.run(t, c.handlers())}
 			names := []string{"a", "b", "c", "d"} // with 16 segments hardly any is in that of the mutex
 			for _, name := range names {
-				plan(t, all[0], carillon.Schedule{Name: name, Spec: carillon.Every(every), Job: carillon.Job{Mutex: "shared"}})
+				plan(t, all[0], carillon.Schedule{
+					Name: name, Spec: carillon.Every(every), MaxRuns: 3, // or they queue up at the mutex of a busy machine
+					Job: carillon.Job{Mutex: "shared"},
+				})
 				plan(t, all[0], carillon.Schedule{Name: name + "u", Spec: carillon.Every(every), Job: carillon.Job{
 					Mutex: "shared", Unique: carillon.Unique{Key: name},
 				}})
@@ -419,7 +423,9 @@ func TestBrokenSchedule(t *testing.T) {
 				all = slices.DeleteFunc(all, func(i *carillon.ScheduleInfo) bool { return i.Problem == "" })
 				return len(all) == len(cases)-1 // and shown, but the one that is lost
 			})
-			assert.Equal(t, len(cases), log.count("a schedule cannot be used"), "each is said once")
+			said := func() int { return log.count("a schedule cannot be used") }
+			eventually(t, "each is said", func() bool { return said() >= len(cases) })
+			assert.Equal(t, len(cases), said(), "once")
 			for name := range cases {
 				assert.Empty(t, c.of(name))
 				if info, err := s.GetSchedule(t.Context(), name); err == nil {
@@ -489,7 +495,8 @@ func TestBrokenSchedule(t *testing.T) {
 			})
 			plan(t, s, carillon.Schedule{Name: "other", Spec: carillon.Every(100 * time.Millisecond)})
 			c.wait(t, "other", 4)
-			assert.Equal(t, 1, log.count("could not be created"), "said once")
+			eventually(t, "it is said", func() bool { return log.count("could not be created") > 0 })
+			assert.Equal(t, 1, log.count("could not be created"), "once")
 			n := len(c.of("blocked"))
 			require.NoError(t, p.rdb.Del(t.Context(), key).Err())
 			c.wait(t, "blocked", n+2)

@@ -132,11 +132,11 @@ func TestOwnQueue(t *testing.T) {
 
 	t.Run("what a lost instance did not run is cancelled", func(t *testing.T) {
 		eachPlace(t, func(t *testing.T, p *place) {
-			const ttl = 600 * time.Millisecond
+			const ttl = 2 * time.Second
 			rdb, wire := wireTo(t, p.rdb)
 			g := newGate()
 			doomed := p.run2(t, rdb, handlers{"job": g.run}, lease(ttl), concurrency(1))
-			t.Cleanup(func() { wire.Set(faultnet.Faults{}) })
+			t.Cleanup(func() { heal(t, wire, doomed) })
 			lost := joined(t, doomed, map[string]bool{})
 			survivor := p.run(t, handlers{"job": succeed}, lease(ttl))
 			sender := p.sender(t)
@@ -155,7 +155,7 @@ func TestOwnQueue(t *testing.T) {
 			late := sender.send(lost)
 			assertLeft(t, survivor, late, lost)
 			g.open()
-			wire.Set(faultnet.Faults{})
+			heal(t, wire, doomed)
 			shutdown(t, doomed)
 			shutdown(t, survivor)
 			auditDrained(t, p.rdb, p.namespace)

@@ -21,7 +21,7 @@ import (
 
 // soon is how long a test waits for what should happen at once. Only a failing
 // test waits that long.
-const soon = 20 * time.Second
+const soon = 30 * time.Second
 
 // short is how often a test looks.
 const short = 5 * time.Millisecond

@@ -13,7 +13,7 @@ import (
 )
 
 // tardy is how late something may be on a busy machine.
-const tardy = 3 * time.Second
+const tardy = 5 * time.Second
 
 func TestDelay(t *testing.T) {
 	t.Run("counts from the moment Redis accepts the job", func(t *testing.T) {
@@ -38,11 +38,12 @@ func TestDelay(t *testing.T) {
 		eachPlace(t, func(t *testing.T, p *place) {
 			var d diary
 			p.segments = 1
-			s := p.run(t, handlers{"job": d.run}, concurrency(1))
+			s := p.new(t, handlers{"job": d.run}, concurrency(1))
 			at := p.redisNow(t).Add(150 * time.Millisecond)
 			third := submit(t, s, carillon.Job{Name: "job", RunAt: at.Add(20 * time.Millisecond)})
 			second := submit(t, s, carillon.Job{Name: "job", RunAt: at.Add(10 * time.Millisecond)})
 			first := submit(t, s, carillon.Job{Name: "job", RunAt: at})
+			start(t, s)
 			awaitAll(t, s, []string{first, second, third})
 			assert.Equal(t, []string{first, second, third}, d.ids())
 		})
@@ -107,7 +108,7 @@ func TestExpiresAt(t *testing.T) {
 		eachPlace(t, func(t *testing.T, p *place) {
 			g := newGate()
 			s := p.run(t, handlers{"job": g.run})
-			end := p.redisNow(t).Add(500 * time.Millisecond)
+			end := p.redisNow(t).Add(3 * time.Second) // by then it has started
 			id := submit(t, s, carillon.Job{Name: "job", ExpiresAt: end})
 			g.next(t)
 			eventually(t, "time passes", func() bool { return p.redisNow(t).After(end) })

@@ -125,6 +125,20 @@ func TestAttemptTellsTheCauseBesideTheDeadline(t *testing.T) {
 	}
 }
 
+// The socket has the deadline of the context, and may notice first that it has passed.
+func TestAttemptTellsThatItsContextEnded(t *testing.T) {
+	why := errors.New("why")
+	ctx, cancel := context.WithCancelCause(context.WithValue(t.Context(), inPlace{}, true)) // what the socket says counts
+	_, err := attempt(ctx, &Store{life: t.Context()}, nil, func(context.Context, redis.UniversalClient) (int, error) {
+		cancel(why)
+		return 0, &net.OpError{Op: "write", Net: "tcp", Err: os.ErrDeadlineExceeded}
+	}, func(int) {})
+	require.ErrorIs(t, err, ErrUncertain)
+	assert.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	assert.ErrorIs(t, err, context.Canceled)
+	assert.ErrorIs(t, err, why)
+}
+
 // The verdicts of the table on errors that go-redis really makes.
 func TestVerdictsOfRealErrors(t *testing.T) {
 	server := redistest.Single(t)

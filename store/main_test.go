@@ -22,7 +22,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(redistest.Wrap(m)) }
 
 // patience is how long a test waits for what should happen soon.
-const patience = 10 * time.Second
+const patience = 30 * time.Second
 
 var testRetention = Retention{
 	Succeeded: {Age: time.Hour, Count: 1000}, Failed: {Age: time.Hour, Count: 1000},

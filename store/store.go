@@ -333,8 +333,8 @@ func attempt[T any](
 		}
 		if i == tries || sleep(ctx, wait) != nil {
 			err = classify(err, sent)
-			if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) { // a connection only knows its deadline
-				err = fmt.Errorf("%w: %w", err, cause)
+			if ctx.Err() != nil && !errors.Is(err, ctx.Err()) { // a connection only knows its deadline
+				err = fmt.Errorf("%w: %w", err, endOf(ctx))
 			}
 			return sent, err
 		}
@@ -363,12 +363,17 @@ func within[T any](ctx context.Context, f func() (T, error)) (v T, answered bool
 	case r := <-done:
 		return r.v, true, r.err
 	case <-ctx.Done():
-		err = ctx.Err()
-		if cause := context.Cause(ctx); !errors.Is(cause, err) {
-			err = fmt.Errorf("%w: %w", err, cause)
-		}
-		return v, false, err
+		return v, false, endOf(ctx)
 	}
+}
+
+// endOf is the error of a context that has ended, with its cause.
+func endOf(ctx context.Context) error {
+	err := ctx.Err()
+	if cause := context.Cause(ctx); !errors.Is(cause, err) {
+		err = fmt.Errorf("%w: %w", err, cause)
+	}
+	return err
 }
 
 // open fixes or checks the number of segments, once.

@@ -327,10 +327,14 @@ func TestTurnTellsWhenItIsSooner(t *testing.T) {
 	t.Parallel()
 	s, _ := inMemory(t, Options{})
 	soon := time.Now().Add(time.Hour).Truncate(time.Millisecond)
-	for name, look := range map[string]time.Time{"on": soon.Add(time.Hour), "out": {}, "sooner": soon} {
+	looks := map[string]time.Time{"on": soon.Add(time.Hour), "out": {}, "sooner": soon}
+	for name := range looks {
 		put(t, s, name, func(p *Put) { p.Next, p.Look = soon.Add(30*time.Minute), soon.Add(30*time.Minute) })
-		hints, stop := s.Control()
-		require.Empty(t, <-hints)
+	}
+	hints, stop := s.Control()
+	defer stop()
+	require.Empty(t, <-hints, "the subscription stands")
+	for name, look := range looks {
 		turn(t, s, Turn{Schedule: stored(t, s, name), Next: soon, Look: look})
 		require.NoError(t, s.Pause(t.Context(), "mail", name == "on")) // what is heard last
 		want := []string{"p"}
@@ -340,7 +344,6 @@ func TestTurnTellsWhenItIsSooner(t *testing.T) {
 		for _, hint := range want {
 			assert.Equal(t, hint, <-hints, name)
 		}
-		stop()
 		assert.True(t, look.Equal(stored(t, s, name).Look), name)
 	}
 	next, err := s.NextTick(t.Context(), 0, time.Now())

@@ -62,7 +62,7 @@ func TestAPI(t *testing.T) {
 
 // A job that runs when the service is told to stop is finished.
 func TestStopFinishesRunningJob(t *testing.T) {
-	s := start(t, "-mail-takes", "1s")
+	s := start(t, "-mail-takes", "3s") // it has to be seen running
 	require.Equal(t, http.StatusAccepted, s.post(t, `{"id": "A-1", "email": "ada@example.com"}`))
 	s.eventually(t, "A-1", carillon.StateRunning)
 	require.NotContains(t, s.log(), "mail sent")
