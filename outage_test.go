@@ -168,7 +168,10 @@ func TestEveryCallReturnsWhileRedisIsAway(t *testing.T) {
 
 		o.end(t, server)
 		eventually(t, "all is well", func() bool { _, err := s.Get(t.Context(), id); return err == nil })
-		submit(t, s, carillon.Job{Name: "x"})
+		eventually(t, "for each of its connections", func() bool {
+			_, err := s.Submit(t.Context(), carillon.Job{Name: "x"})
+			return err == nil
+		})
 	})
 }
 

@@ -303,7 +303,7 @@ func TestScriptFlushUnderLoad(t *testing.T) {
 			}
 		}
 	})
-	const producers, each = 4, 100
+	const producers, each = 4, 40
 	var busy sync.WaitGroup
 	for p := range producers {
 		busy.Go(func() {
