@@ -42,6 +42,7 @@ type instance struct {
 
 	pools      map[string]*pool
 	readers    []*reader
+	block      time.Duration // of a round, in which a read blocks at most once
 	running    roster
 	settler    *settler
 	keepers    []*keeper
@@ -105,18 +106,19 @@ func (in *instance) start(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	block := cmp.Or(in.knobs.Block, min(blockTime, in.config.LeaseTTL/2))
+	in.block = cmp.Or(in.knobs.Block, min(blockTime, in.config.LeaseTTL/2))
 	for _, q := range in.queues {
 		in.pools[q] = newPool(in.slots(q))
 	}
 	peers := make(map[string]int)
-	for _, r := range in.store.Readers(in.id, in.queues, block) {
+	for _, r := range in.store.Readers(in.id, in.queues) {
 		peers[r.Queue]++
 		in.readers = append(in.readers, &reader{instance: in, pool: in.pools[r.Queue], source: r})
 	}
 	for _, r := range in.readers {
 		r.peers = peers[r.source.Queue]
 	}
+	in.joinReads()
 	for segment := range in.store.Segments() {
 		k := newKeeper(in, segment)
 		k.grace.begin()
@@ -146,6 +148,24 @@ func (in *instance) start(ctx context.Context) error {
 	}
 	in.log.Info("carillon: instance started", "namespace", in.config.Namespace, "queues", in.config.Queues, "handlers", len(in.handlers))
 	return nil
+}
+
+// joinReads lets the reader of the own queue leave its waiting to one that can read
+// both queues at once.
+func (in *instance) joinReads() {
+	guest := in.readers[len(in.readers)-1]
+	for _, host := range in.readers[:len(in.readers)-1] {
+		if v := newVigil(host, guest); v != nil {
+			host.hostOf, guest.guestOf = v, v
+			return
+		}
+	}
+}
+
+// round is how long the present round lasts. All blocking reads of the instance end
+// with it, so that those which can be joined begin the next one together.
+func (in *instance) round() time.Duration {
+	return in.block - time.Since(in.started)%in.block
 }
 
 // retry calls f until it succeeds, fails for good, or ctx ends. A wrong password

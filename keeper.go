@@ -369,11 +369,11 @@ func (k *keeper) owner() bool {
 
 // share tells the keeper who is alive: the first in rank owns the segment, and the
 // rank decides whose turn it is to look. Turns are shared when there are so many
-// instances that they would not all come to it within two leases: after most of
+// instances that they would not all come to it within four leases: after most of
 // them have died at once, those that are left still do.
 func (k *keeper) share(live []string) {
 	rank := rankOf(k.instance.id, live, k.segment)
-	turns := max(watchers, min(len(live), int(2*watchers*k.instance.config.LeaseTTL/k.poll())))
+	turns := max(watchers, min(len(live), int(4*watchers*k.instance.config.LeaseTTL/k.poll())))
 	k.mu.Lock()
 	changed := rank == 0 && !k.mine
 	k.mine, k.turn, k.turns = rank == 0, rank%turns, turns

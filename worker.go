@@ -32,6 +32,8 @@ type reader struct {
 	peers    int         // how many readers share the pool
 	credit   int         // eighths of starts that the low priorities may claim
 	doubt    atomic.Bool // something may be pending that this process does not know
+	guestOf  *vigil      // of the reader of the own queue, which leaves its waiting to another
+	hostOf   *vigil      // of that other one
 }
 
 // run reads until reading ends.
@@ -39,6 +41,9 @@ func (r *reader) run() {
 	in := r.instance
 	ctx := in.reading
 	failures := 0
+	if r.guestOf != nil {
+		r.guestOf.leave(ctx) // nothing is in the own queue of an instance that begins
+	}
 	for r.pool.ready(ctx) && in.settler.ready(ctx) {
 		err := r.read(ctx)
 		if ctx.Err() != nil {
@@ -56,7 +61,11 @@ func (r *reader) run() {
 // read takes entries and starts them: at once if there are any, otherwise it
 // waits for the first ones.
 func (r *reader) read(ctx context.Context) error {
-	if r.doubt.Swap(false) {
+	if r.doubt.Load() {
+		if r.guestOf != nil {
+			r.guestOf.leave(ctx) // until nobody else takes anything for it
+		}
+		r.doubt.Store(false)
 		if err := r.adopt(ctx); err != nil {
 			return err // the failure leads to another doubt
 		}
@@ -84,16 +93,41 @@ func (r *reader) read(ctx context.Context) error {
 	// While it waits, a reader holds no slot: others may need it. In the rare
 	// case that entries come and the slots are gone, they are given back.
 	for n > 0 && len(entries) == 0 && !r.doubt.Load() && ctx.Err() == nil { // n is 0 while paused
-		if entries, err = r.source.Wait(ctx, max(1, n/r.peers)); err != nil {
+		if entries, err = r.wait(ctx, max(1, n/r.peers)); err != nil {
 			return err
 		}
 		n = min(r.pool.free(), fetchLimit)
 	}
-	if len(entries) > 0 && ctx.Err() == nil {
-		n = r.pool.claim(ctx, len(entries))
-		r.pool.restore(n, n-r.start(entries, n))
-	}
+	r.take(ctx, entries)
 	return nil
+}
+
+// wait takes the first entries that come before the end of the instance's round.
+func (r *reader) wait(ctx context.Context, n int) ([]*store.Entry, error) {
+	early := time.Duration(0)
+	if r.guestOf != nil {
+		r.guestOf.leave(ctx)
+		if r.doubt.Load() || ctx.Err() != nil {
+			return nil, nil
+		}
+		early = apart / 2
+	}
+	limit := max(r.instance.round()-early, apart/2) // never 0, which Redis takes for ever
+	if r.hostOf != nil {
+		if entries, together, err := r.hostOf.wait(ctx, n, limit); together {
+			return entries, err
+		}
+	}
+	return r.source.Wait(ctx, n, limit)
+}
+
+// take runs entries for which no slots were reserved.
+func (r *reader) take(ctx context.Context, entries []*store.Entry) {
+	if len(entries) == 0 || ctx.Err() != nil {
+		return
+	}
+	n := r.pool.claim(ctx, len(entries))
+	r.pool.restore(n, n-r.start(entries, n))
 }
 
 // start runs entries in the slots that are reserved for them and gives the

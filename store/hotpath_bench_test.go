@@ -40,7 +40,7 @@ func BenchmarkHotPath(b *testing.B) {
 		}
 		report("submit")
 
-		r := s.Readers(instance, []string{DefaultQueue}, time.Second)[0]
+		r := s.Readers(instance, []string{DefaultQueue})[0]
 		b.Cleanup(func() { _ = r.Close() })
 		var all []Settlement
 		for len(all) < jobs {

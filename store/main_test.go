@@ -109,7 +109,7 @@ func work(t testing.TB, s *Store, id string) *worker {
 	t.Helper()
 	_, err := s.Join(t.Context(), id, time.Minute, []byte(`{}`), []string{DefaultQueue})
 	require.NoError(t, err)
-	w := &worker{Store: s, t: t, id: id, readers: s.Readers(id, []string{DefaultQueue}, 100*time.Millisecond)}
+	w := &worker{Store: s, t: t, id: id, readers: s.Readers(id, []string{DefaultQueue})}
 	t.Cleanup(func() {
 		for _, r := range w.readers {
 			_ = r.Close()

@@ -130,7 +130,7 @@ func newWorld(t *rapid.T, place modelPlace, namespace string, done map[string]in
 	for _, instance := range modelInstances {
 		w.readers[instance] = map[string]*Reader{}
 		for _, queue := range modelQueues {
-			r := s.Readers(instance, []string{queue}, time.Millisecond)[0]
+			r := s.Readers(instance, []string{queue})[0]
 			t.Cleanup(func() { _ = r.Close() })
 			w.readers[instance][queue] = r
 		}

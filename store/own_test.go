@@ -19,7 +19,7 @@ func hermit(t *testing.T, s *Store, id string) *worker {
 	queues := []string{OwnQueue(id)}
 	_, err := s.Join(t.Context(), id, time.Minute, []byte(`{}`), queues)
 	require.NoError(t, err)
-	w := &worker{Store: s, t: t, id: id, readers: s.Readers(id, queues, 100*time.Millisecond)}
+	w := &worker{Store: s, t: t, id: id, readers: s.Readers(id, queues)}
 	require.Len(t, w.readers, 1)
 	t.Cleanup(func() { _ = w.readers[0].Close() })
 	return w

@@ -25,26 +25,27 @@ type Reader struct {
 	segments []int
 	streams  []string
 	of       []int           // segment of each stream
+	sharing  int             // streams that share what Wait may take
 	turn     int             // rotates who is served first
 	foreign  map[string]bool // streams that are not ours
-	block    time.Duration
 	rdb      redis.UniversalClient
 	hangUp   func() error // closes rdb, once
 }
 
 // Readers makes the readers of queues: one a queue, or on Redis Cluster one a
 // queue and segment. An instance's own queue is in one segment, so it has one.
-func (s *Store) Readers(instance string, queues []string, block time.Duration) []*Reader {
+func (s *Store) Readers(instance string, queues []string) []*Reader {
 	var readers []*Reader
 	for _, queue := range queues {
 		for _, set := range s.readable(queue) {
-			r := &Reader{store: s, Queue: queue, instance: instance, segments: set, block: block}
+			r := &Reader{store: s, Queue: queue, instance: instance, segments: set}
 			for _, p := range priorities {
 				for _, segment := range set {
 					r.streams = append(r.streams, s.segments[segment].stream(queue, p))
 					r.of = append(r.of, segment)
 				}
 			}
+			r.sharing = len(r.streams)
 			readers = append(readers, r)
 		}
 	}
@@ -71,6 +72,23 @@ func (s *Store) readable(queue string) [][]int {
 	}
 	return slices.Collect(slices.Chunk(all, 1))
 }
+
+// With returns a reader whose [Reader.Wait] takes what is for either of two readers,
+// up to n for each; it is not for anything else. It is nil when no command reads both: on
+// Redis Cluster, unless they read the same segment.
+func (r *Reader) With(other *Reader) *Reader {
+	if r.store.cluster && !slices.Equal(r.segments, other.segments) {
+		return nil
+	}
+	return &Reader{
+		store: r.store, instance: r.instance, rdb: r.rdb, hangUp: r.hangUp,
+		streams: slices.Concat(r.streams, other.streams), of: slices.Concat(r.of, other.of),
+		sharing: max(r.sharing, other.sharing),
+	}
+}
+
+// Reads reports whether an entry came from one of the reader's streams.
+func (r *Reader) Reads(e *Entry) bool { return slices.Contains(r.streams, e.stream) }
 
 // Close ends the blocked reads of all readers of the instance, whose contexts have
 // ended. Entries that Redis delivered meanwhile stay pending for the instance;
@@ -172,17 +190,17 @@ func (r *Reader) shareOrder() []int {
 	return order
 }
 
-// Wait blocks until entries arrive, at most for the reader's block time, and takes
-// them: up to n from one stream. After a while without any it returns nothing. A
+// Wait blocks until entries arrive, and takes them: up to n, shared evenly by the
+// streams. After limit, at least 1 ms, it returns nothing. A
 // server that then says nothing for as long as the caller's client waits for
 // replies, or a second, is gone: go-redis alone would wait 10 s.
-func (r *Reader) Wait(ctx context.Context, n int) ([]*Entry, error) {
+func (r *Reader) Wait(ctx context.Context, n int, limit time.Duration) ([]*Entry, error) {
 	if patience := r.store.patience(); patience > 0 {
-		limit, cancel := context.WithTimeout(ctx, r.block+max(time.Second, patience))
+		until, cancel := context.WithTimeout(ctx, limit+max(time.Second, patience))
 		defer cancel()
-		ctx = limit
+		ctx = until
 	}
-	return r.xread(ctx, ">", max(1, n/len(r.streams)), r.block)
+	return r.xread(ctx, ">", max(1, n/r.sharing), limit)
 }
 
 // Pending returns what Redis holds as delivered to the instance: entries whose

@@ -124,9 +124,9 @@ func (g *signals) deliver(p *redis.PubSub) {
 }
 
 // silence is how long a subscription may be quiet before it is checked with a
-// ping: 10 s, or as long as the caller's client waits for replies if that is
+// ping: 30 s, or as long as the caller's client waits for replies if that is
 // more. In virtual time carillontest makes it long, for each ping costs.
-func (s *Store) silence() time.Duration { return max(10*time.Second, s.patience()) }
+func (s *Store) silence() time.Duration { return max(30*time.Second, s.patience()) }
 
 func (g *signals) pass(channel, hint string) {
 	g.mu.Lock()
