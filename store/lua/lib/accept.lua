@@ -14,13 +14,13 @@
 local sound = {} -- places whose type was checked
 
 -- born lists the fields of a new record, beside its place. The list is used again.
-local fields_of_new = {'j', '', 's', now_text, 'j1', ''}
+local fields_of_new = {'j', '', 'j1', ''}
 local function born(spec)
   local f = fields_of_new
   if #spec > part_size and #spec <= 2 * part_size then
-    f[2], f[5], f[6] = spec:sub(1, part_size), 'j1', spec:sub(part_size + 1)
+    f[2], f[3], f[4] = spec:sub(1, part_size), 'j1', spec:sub(part_size + 1)
   else
-    f[2], f[5], f[6] = spec, nil, nil
+    f[2], f[3], f[4] = spec, nil, nil
   end
   return f
 end
@@ -74,7 +74,7 @@ local function accept(job, due, wait, grant, tend, awaited, inbox)
     sound[place] = true
   end
 
-  local new = born(spec)
+  local new = {'s', now_text, unpack(born(spec))}
   if known[2] then call('PERSIST', record) end
   for _, claim in ipairs(foreign) do call('ZADD', tend, int(now + 3600000), claim) end
   if c then
