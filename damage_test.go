@@ -269,7 +269,7 @@ func TestGarbageInTheRecord(t *testing.T) {
 }
 
 func TestGarbledPlaces(t *testing.T) {
-	for _, place := range []string{"", "?", "q", "qx", "q0-0", "w", "zzz", "s", "\x00"} {
+	for _, place := range []string{"", "?", "q", "0", "0x", "0-0", "w", "zzz", "s", "\x00"} {
 		t.Run(place, func(t *testing.T) {
 			r := ruins(t)
 			id := r.live("queued")

@@ -229,8 +229,8 @@ func (a *Audit) search(ctx context.Context, report func(string, error)) error {
 	var lost []stranded
 	for i, place := range places {
 		id, ok := unescape(strings.TrimPrefix(p.names[i], k.record("")))
-		if entry, queued := strings.CutPrefix(place.Val(), "q"); ok && queued {
-			lost = append(lost, stranded{id: id, entry: entry})
+		if ok && stateOf(place.Val()) == Queued {
+			lost = append(lost, stranded{id: id, entry: place.Val()})
 		}
 	}
 	for part := range slices.Chunk(lost, auditPage) {
@@ -276,7 +276,7 @@ func (a *Audit) dispatch(ctx context.Context, jobs []stranded, report func(strin
 		record := texts(records[i].Val())
 		e := &Entry{ID: j.id, Segment: a.segment, entry: j.entry, stream: j.stream}
 		switch {
-		case len(record) == 3 && record[0] == "q"+j.entry:
+		case len(record) == 3 && record[0] == j.entry:
 			e.setSpec(joined(record[1], record[2]))
 		case j.stream == "":
 			continue // it has moved on

@@ -106,8 +106,14 @@
 // of the memory. So a job of 65 to 128 bytes is cut in two. More parts would cost more time, at
 // each submission and promotion, than they save. j1 counts only while j has 64 bytes.
 //
+// Such a block takes 80, 96, 112 or 128 bytes, so the record of a new job leaves out what its entry
+// says: a, for this is the first attempt, and s when the job is plain, that is, runnable at once,
+// without claims and under a made ID. Whoever takes the job out of its stream writes both down,
+// except after a success that is settled with others: then x1 names the entry. (The time in an
+// entry's ID does not go back when the server's clock does.)
+//
 // The place tells the structure: d in due, r in due after a failure, w TICKET
-// in wait, q ENTRY in its stream, and s f c x ENTRY for the entry in the
+// in wait, ENTRY alone in its stream, and s f c x ENTRY for the entry in the
 // history of the outcome. v marks an ID whose submission was overtaken; it has
 // no job and lasts 2 min.
 //

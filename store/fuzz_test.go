@@ -96,7 +96,8 @@ func FuzzAttempt(f *testing.F) {
 // FuzzRecord reads records of jobs with any fields.
 func FuzzRecord(f *testing.F) {
 	spec := string(encodeSpec(job()))
-	f.Add(spec, "q1700000000000-0", "1700000000000", "1", "0", "0", "1700000000000-0 r 1 1700000000001 i e")
+	f.Add(spec, "1700000000000-0", "", "", "", "", "")
+	f.Add(spec, "1700000000000-0", "1700000000000", "1", "0", "0", "1700000000000-0 r 1 1700000000001 i e")
 	f.Add(spec, "d", "x", "-1", "99999999999999999999", "1e9", "")
 	f.Add(spec, "s", "", "9223372036854775807", "", "", " ")
 	f.Add("", "v", "", "", "", "", "")

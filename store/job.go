@@ -39,8 +39,9 @@ func (s State) Final() bool {
 	return false
 }
 
-// letter is how scripts write the state. Running has none of its own: a job is
-// q from its dispatch on, and the pending list tells whether a worker has it.
+// letter is how scripts write the state. Queued and running have none: from its
+// dispatch on a job's place is the ID of its entry, and the pending list tells
+// whether a worker has it.
 func (s State) letter() string {
 	switch s {
 	case Scheduled:
@@ -49,8 +50,6 @@ func (s State) letter() string {
 		return "r"
 	case Waiting:
 		return "w"
-	case Queued, Running:
-		return "q"
 	case Succeeded:
 		return "s"
 	case Failed:
@@ -60,12 +59,15 @@ func (s State) letter() string {
 	case Expired:
 		return "x"
 	}
-	return "?"
+	return ""
 }
 
 func stateOf(place string) State {
 	if place == "" {
 		return ""
+	}
+	if '0' <= place[0] && place[0] <= '9' {
+		return Queued
 	}
 	for _, s := range States {
 		if s.letter() == place[:1] {
@@ -167,6 +169,16 @@ func decodeJob(id string, record map[string]string) (*Job, error) {
 	}
 	if j.State == "" {
 		return nil, fmt.Errorf("job %s: place %q: %w", clip(id, 64), clip(place, 40), ErrDamaged)
+	}
+	if record["a"] == "" && (j.State == Queued || j.State == Succeeded) { // the first attempt: see lib/finish
+		entry := place
+		if j.State == Succeeded {
+			entry, _, _ = strings.Cut(record["x1"], " ")
+		}
+		j.Count = 1
+		if record["s"] == "" {
+			j.SubmittedAt = entryTime(entry)
+		}
 	}
 	if j.State.Final() {
 		j.FinishedAt = entryTime(place[1:])

@@ -333,7 +333,7 @@ func (s *Store) locate(ctx context.Context, k keys, jobs []*Job, places []string
 				case Scheduled, Retrying:
 					cmds[i].score = p.ZScore(ctx, k.due(), r.String())
 				case Queued:
-					entry := places[i][1:]
+					entry := places[i]
 					cmds[i].pending = p.XPendingExt(ctx, &redis.XPendingExtArgs{
 						Stream: k.stream(r.queue, r.priority), Group: group, Start: entry, End: entry, Count: 1,
 					})

@@ -33,7 +33,7 @@ func TestPlainJobsAreStoredOnce(t *testing.T) {
 		assert.Equal(t, Queued, j.State)
 		assert.Equal(t, e.Spec, j.Spec)
 		assert.Equal(t, entryTime(entries[i].ID), j.SubmittedAt)
-		assert.Equal(t, "q"+entries[i].ID, rdb.HGet(t.Context(), k.record(it.id), "p").Val())
+		assert.Equal(t, entries[i].ID, rdb.HGet(t.Context(), k.record(it.id), "p").Val())
 	}
 }
 

@@ -20,7 +20,7 @@ import (
 // Report is what an audit found.
 type Report struct {
 	Jobs     int            // records of jobs
-	States   map[byte]int   // how many of them are in each place, by its letter
+	States   map[byte]int   // how many of them are in each kind of place, by its letter; q: in a stream
 	Outcomes map[string]int // entries in the histories of final jobs, by job ID
 	Findings []string       // what must not be
 	Left     []string       // what must be gone when no job lives and no instance runs
@@ -85,7 +85,7 @@ func (s *snapshot) auditRecords() {
 			s.find("%s: the record has no place", r.key)
 			continue
 		}
-		s.report.States[r.place[0]]++
+		s.report.States[r.letter()]++
 		if r.place[0] == 'v' {
 			s.passes(r.key)
 			continue
@@ -173,7 +173,7 @@ func (s *snapshot) auditHolds() {
 			continue
 		}
 		r := s.records[jobAt{m.segment, m.holder}]
-		if r == nil || !strings.HasPrefix(r.place, "q") {
+		if r == nil || r.letter() != 'q' {
 			s.find("%s: held by %s, which is not queued or running", m.key, m.holder)
 		}
 		s.left("%s: held by %s", m.key, m.holder)

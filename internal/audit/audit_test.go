@@ -89,7 +89,7 @@ func TestFindings(t *testing.T) {
 		t.Helper()
 		place, err := rdb.HGet(ctx, key("j:"+id), "p").Result()
 		require.NoError(t, err)
-		return place[1:]
+		return place
 	}
 	for name, c := range map[string]struct {
 		tamper func(t *testing.T, rdb redis.UniversalClient)
@@ -121,7 +121,7 @@ func TestFindings(t *testing.T) {
 			func(_ *testing.T, rdb redis.UniversalClient) { rdb.Del(ctx, key("j:later")) }, "has no record",
 		},
 		"an old entry": {
-			func(_ *testing.T, rdb redis.UniversalClient) { rdb.HSet(ctx, key("j:queued"), "p", "q1-1") }, "place q1-1",
+			func(_ *testing.T, rdb redis.UniversalClient) { rdb.HSet(ctx, key("j:queued"), "p", "1-1") }, "place 1-1",
 		},
 		"a final job for ever": {
 			func(_ *testing.T, rdb redis.UniversalClient) { rdb.Persist(ctx, key("j:done")) }, "no time to live",

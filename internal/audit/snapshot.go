@@ -33,6 +33,18 @@ type record struct {
 
 func (r *record) at() jobAt { return jobAt{r.segment, r.id} }
 
+// letter names the kind of the record's place, which is the ID of an entry for a
+// job in a stream: q.
+func (r *record) letter() byte {
+	switch {
+	case r.place == "":
+		return 0
+	case '0' <= r.place[0] && r.place[0] <= '9':
+		return 'q'
+	}
+	return r.place[0]
+}
+
 type stream struct {
 	key       string
 	segment   int
@@ -302,7 +314,7 @@ func (s *snapshot) readStream(ctx context.Context, rdb redis.UniversalClient, ke
 	for _, e := range entries {
 		id := jobIn(e)
 		q.entries[e.ID] = id
-		s.put(segment, id, "q"+e.ID)
+		s.put(segment, id, e.ID)
 		s.ownedBy(segment, id, instanceOf(key))
 	}
 	groups, err := rdb.XInfoGroups(ctx, key).Result()

@@ -18,18 +18,18 @@ if not place or place == 'v' then return {'', 0} end
 local state, rest = place:sub(1, 1), place:sub(2)
 if state == 's' or state == 'f' or state == 'c' or state == 'x' then return {state, 0} end
 
-if state == 'q' then
-  local pending = try('XPENDING', stream, 'w', rest, rest, 1)
+if state:find('%d') then
+  local pending = try('XPENDING', stream, 'w', place, place, 1)
   if pending[1] then
     if not job[2] then
       try('ZREM', due, '')
       call('HSET', record, 'c', reason)
       try('HSET', cancels, id, now_text)
     end
-    call('PUBLISH', channel, 'c ' .. rest .. ' ' .. id)
+    call('PUBLISH', channel, 'c ' .. place .. ' ' .. id)
     return {'q', 0}
   end
-  take_out(stream, rest)
+  take_out(stream, place)
   state = 'n'
 elseif state == 'w' then
   try('ZREM', wait, before .. rest .. after)
@@ -37,10 +37,11 @@ else
   try('ZREM', due, ref)
   state = 'd'
 end
-call('HSET', record, 'c', reason)
-local freed = finish({record = record, id = id, name = name, queue = queue, attempt = job[4] or '0', err = reason,
+local attempts, submitted, missing = first_attempt(place, job[4], job[3])
+call('HSET', record, 'c', reason, unpack(missing))
+local freed = finish({record = record, id = id, name = name, queue = queue, attempt = attempts or '0', err = reason,
   state = 'c', history = history, history_ttl = history_ttl, ttl = ttl, inbox = inbox, awaited = awaited,
-  submitted = job[3], claims = c, wait = wait, grant = grant})
+  submitted = submitted, claims = c, wait = wait, grant = grant})
 keep_histories()
 keep_books(taken)
 return {state, freed and 1 or 0}

@@ -7,5 +7,5 @@
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 1 end
 if redis.call('PTTL', KEYS[1]) ~= -1 then return 0 end
 local place = redis.pcall('HGET', KEYS[2], 'p')
-if type(place) == 'string' and place:find('^[drwq]') then return 0 end
+if type(place) == 'string' and place:find('^[drw%d]') then return 0 end
 return redis.call('DEL', KEYS[1])

@@ -22,20 +22,21 @@ end
 if ref ~= '' and try('ZREM', due, ref) == 1 then removed = removed + 1 end
 if waiter ~= '' and try('ZREM', wait, waiter) == 1 then removed = removed + 1 end
 local job = id ~= '' and try('HMGET', record, 'p', 'a', 's')
-if token ~= '' and job and job[1] == 'q' .. token then removed = 1 end -- also when somebody else took it away
+if token ~= '' and job and job[1] == token then removed = 1 end -- also when somebody else took it away
 if removed == 0 then return {0, 0} end
 local known = job and not job.err and job[1]
 -- An entry can be a stray copy of a job that is somewhere else.
-local ends = known and (token ~= '' and known == 'q' .. token or token == '' and known:find('^[drw]'))
+local ends = known and (token ~= '' and known == token or token == '' and known:find('^[drw]'))
 if ends or not known then try('HDEL', cancels, id) end
 if not known then give_notice(awaited, id, inbox) end
 keep_books(taken)
 local freed = false
 if ends then
-  call('HSET', record, 'e', reason)
-  freed = finish({record = record, id = id, name = name, queue = queue, attempt = job[2] or '0', err = reason,
+  local attempts, submitted, missing = first_attempt(known, job[2], job[3])
+  call('HSET', record, 'e', reason, unpack(missing))
+  freed = finish({record = record, id = id, name = name, queue = queue, attempt = attempts or '0', err = reason,
     state = 'f', history = history, history_ttl = ttl, ttl = ttl, inbox = inbox, awaited = awaited,
-    submitted = job[3], claims = c, wait = wait, grant = grant})
+    submitted = submitted, claims = c, wait = wait, grant = grant})
   keep_histories()
 end
 try('XADD', events, 'MAXLEN', '~', 10000, '*', 't', 'quarantined', 'i', id, 'n', name, 'q', queue, 'a', '0', 'e', reason)

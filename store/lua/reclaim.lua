@@ -46,7 +46,7 @@ local function reclaim()
   local job = try('HMGET', record, 'p', 'a', 'f', 'l', 'c', 's', 'j1')
   local spec = not job.err and spec_of(record, job[7])
   if nobody then
-    if job.err or job[1] ~= 'q' .. token or not lost(stream, token) then return 0 end
+    if job.err or job[1] ~= token or not lost(stream, token) then return 0 end
     try('ZREM', due, '') -- the first write, which needs no memory
   elseif try('XACK', stream, 'w', token) ~= 1 then
     return 0
@@ -61,12 +61,13 @@ local function reclaim()
     call('PEXPIRE', events, ttl.f)
     return -2
   end
-  if job[1] ~= 'q' .. token then return 0 end
+  if job[1] ~= token then return 0 end
 
   -- A frozen instance may still have a read blocked in Redis, which takes entries after the lease has lapsed. What
   -- it got then was never in its hands.
   local charged = lease and tonumber(token:match('^%d+')) <= math.abs(tonumber(lease))
-  local attempt, losses = tonumber(job[2]) or 0, (tonumber(job[4]) or 0) + (charged and 1 or 0)
+  local attempts, submitted, missing = first_attempt(token, job[2], job[6])
+  local attempt, losses = tonumber(attempts) or 0, (tonumber(job[4]) or 0) + (charged and 1 or 0)
   local owner_lease = c and c.own and (tonumber(try('ZSCORE', workers, c.instance) or 0) or 0)
   local gone = owner_lease and owner_lease <= 0
   local ended, why = 'l', 'the worker was lost'
@@ -75,7 +76,8 @@ local function reclaim()
   elseif gone and not charged then
     ended, why = 'b', left
   end
-  call('HSET', record, 'l', losses, 'x' .. attempt, token .. ' ' .. ended .. ' -1 ' .. now_text .. ' ' .. instance .. ' ' .. why)
+  call('HSET', record, 'l', losses, 'x' .. attempt,
+    token .. ' ' .. ended .. ' -1 ' .. now_text .. ' ' .. instance .. ' ' .. why, unpack(missing))
   local problem = not spec and 'the record has no job' or c and c.mutex and unsound(c.mutex, wait, grant)
   local length = try('XLEN', stream)
   if type(length) == 'table' then problem = length.err end
@@ -95,7 +97,7 @@ local function reclaim()
   if state then
     if finish({record = record, id = id, name = name, queue = queue, attempt = attempt, err = err, state = state,
       history = history[state], history_ttl = ttl[state], ttl = record_ttl ~= '' and record_ttl or ttl[state],
-      inbox = inbox, awaited = awaited, submitted = job[6], claims = c, wait = wait, grant = grant}) then
+      inbox = inbox, awaited = awaited, submitted = submitted, claims = c, wait = wait, grant = grant}) then
       freed[#freed + 1] = c.name
     end
     return state == 'c' and 2 or 3

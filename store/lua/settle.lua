@@ -56,7 +56,7 @@ local function settle(a)
 
   if outcome == 'x' and delay > now then return -1 end
   local asked = outcome
-  local job = try('HMGET', record, 'p', 'c', 's', 'f', 'l', 'j1')
+  local job = try('HMGET', record, 'p', 'c', 's', 'f', 'l', 'j1', 'a')
   local cancelled = not job.err and job[2]
   if outcome == 'c' and not cancelled then outcome = 'b' end -- nobody asked for it
   local problem, spec
@@ -72,7 +72,7 @@ local function settle(a)
 
   local acked = acknowledge(stream, token)
   -- While the record names the entry, no other attempt was dispatched: then somebody else took the entry away.
-  local bereft = acked ~= 1 and not job.err and job[1] == 'q' .. token
+  local bereft = acked ~= 1 and not job.err and job[1] == token
   if acked ~= 1 and not bereft then
     local log = not job.err and call('HGET', record, 'x' .. attempt)
     local was = log and log:sub(1, #token + 1) == token .. ' ' and log:sub(#token + 2, #token + 2)
@@ -81,7 +81,7 @@ local function settle(a)
   end
   take_out(stream, token)
   if job.err or not job[1] then return lose(id, name, queue, attempt, c, job.err) end
-  if job[1] ~= 'q' .. token then return 0 end
+  if job[1] ~= token then return 0 end
 
   local answer = bereft and 4 or 1
   if problem then
@@ -96,8 +96,9 @@ local function settle(a)
       answer = 3
     end
   end
+  local _, submitted, missing = first_attempt(token, job[7], job[3])
   call('HSET', record, 'x' .. attempt,
-    token .. ' ' .. logged .. ' ' .. a.elapsed .. ' ' .. now_text .. ' ' .. instance .. ' ' .. err)
+    token .. ' ' .. logged .. ' ' .. a.elapsed .. ' ' .. now_text .. ' ' .. instance .. ' ' .. err, unpack(missing))
   if tonumber(attempt) > kept_attempts then call('HDEL', record, 'x' .. int(attempt - kept_attempts)) end
   if a.result ~= '' then call('HSET', record, 'r', a.result) end
   if logged == 'f' or logged == 'r' then call('HSET', record, 'f', int((tonumber(job[4]) or 0) + 1)) end
@@ -106,7 +107,7 @@ local function settle(a)
   if state then
     if finish({record = record, id = id, name = name, queue = queue, attempt = attempt, err = err,
       state = outcome, history = state, history_ttl = ttl[outcome], ttl = a.record_ttl ~= '' and a.record_ttl or ttl[outcome], inbox = inbox,
-      awaited = awaited, submitted = job[3], claims = c, wait = wait, grant = grant}) then
+      awaited = awaited, submitted = submitted, claims = c, wait = wait, grant = grant}) then
       freed[#freed + 1] = c.name
     end
     return answer
@@ -144,7 +145,7 @@ local function succeed()
   local current, ids, tokens = {}, {}, {}
   for i = 1, count do
     local t = ARGV[token + i]
-    if try('HGET', KEYS[record + i], 'p') == 'q' .. t and not current[t] then
+    if try('HGET', KEYS[record + i], 'p') == t and not current[t] then
       current[t] = i
       ids[#ids + 1], tokens[#tokens + 1] = ARGV[id + i], t
     end

@@ -14,7 +14,7 @@ for i = 2, #KEYS do
   if all_new or call('EXISTS', record) == 0 then
     local spec = entry:sub(before + 1)
     local id = call('XADD', stream, '*', 'e', #spec > inline_limit and entry:sub(1, before) or entry)
-    call('HSET', record, 'p', 'q' .. id, 'a', '1', 's', id:match('^%d+'), unpack(born(spec)))
+    call('HSET', record, 'p', id, unpack(born(spec)))
   end
 end
 return 1

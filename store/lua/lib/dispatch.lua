@@ -19,11 +19,11 @@ local function route_of(ref, id)
   return priority .. ':' .. queue .. ':' .. id
 end
 
--- more is what else goes into the record: fields of a new job.
-local function dispatch(stream, record, id, spec, attempt, failures, losses, mutex_token, more)
+-- new is the fields of a new job, whose record does not count its first attempt: see lib/finish.
+local function dispatch(stream, record, id, spec, attempt, failures, losses, mutex_token, new)
   local count = attempt
   if failures > 0 or losses > 0 then count = attempt .. '/' .. failures .. '/' .. losses end
   if #spec > inline_limit then spec = '' end
   local entry = call('XADD', stream, '*', 'e', count .. ' ' .. (mutex_token or '-') .. ' ' .. #id .. ' ' .. id .. spec)
-  call('HSET', record, 'p', 'q' .. entry, 'a', attempt, unpack(more or {}))
+  call('HSET', record, 'p', entry, unpack(new or {'a', attempt}))
 end

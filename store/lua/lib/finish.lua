@@ -3,6 +3,16 @@
 -- wait for the mutex it held.
 local touched = {}
 
+-- first_attempt answers how many attempts a job had, when it was submitted, and fields to write down before it leaves its
+-- place: as long as a new job is in its stream, its record does not say that this is the first attempt, nor a plain one that
+-- it was submitted when its entry was. After a success of a plain job it never does, for the log of the attempt names the entry.
+local function first_attempt(place, attempts, submitted)
+  local entered = not attempts and place:match('^%d+')
+  if not entered then return attempts, submitted, {} end
+  submitted = submitted or entered
+  return '1', submitted, {'a', '1', 's', submitted}
+end
+
 -- let_go gives a job's claims back. A key that is not ours is left as it is.
 local function let_go(c, id, submitted, wait, grant)
   if not c then return false end
