@@ -340,12 +340,12 @@ func (w *world) checkUniques() {
 			id = value
 		}
 		hold, held := w.uniques[key]
+		if held && id != hold.id && hold.until == 0 && w.jobs[hold.id] == nil { // freed by whoever ran into a vanished job's key
+			delete(w.uniques, key)
+			hold, held = modelHold{}, false
+		}
 		if !held && foreign {
 			continue // a claim is seen through when its job is done
-		}
-		if id == "" && hold.until == 0 && w.jobs[hold.id] == nil { // freed by whoever ran into a vanished job's key
-			delete(w.uniques, key)
-			continue
 		}
 		w.same(hold.id, id, "who has unique key %q", key)
 	}
