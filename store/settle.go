@@ -1,8 +1,10 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -93,6 +95,7 @@ func (s *Store) settleCall(segment int, instance string, batch []Settlement, par
 	jobs := argList{keys: make([]string, 0, len(part)), args: make([]any, 0, 4*len(part)+8)}
 	jobs.arg(len(groups))
 	for _, g := range groups {
+		slices.SortStableFunc(g.items, func(i, j int) int { return cmp.Compare(batch[i].Entry.Token, batch[j].Entry.Token) })
 		jobs.arg(streams.of(g.key.stream), g.key.name, batch[g.items[0]].Entry.Spec.Queue, g.key.attempt, len(g.items))
 		for _, i := range g.items {
 			jobs.arg(&batch[i].Entry.ID) // a pointer, for a string in an interface is one more allocation

@@ -1,8 +1,11 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/carillon-go/carillon/embedded"
 	"github.com/carillon-go/carillon/internal/redistest"
 )
 
@@ -149,6 +153,120 @@ func TestSuccessesThatTravelTogether(t *testing.T) {
 			pending, err := rdb.XPending(t.Context(), hurt.stream, group).Result()
 			require.NoError(t, err)
 			assert.Zero(t, pending.Count)
+		})
+	}
+}
+
+// Successes leave their stream, however they are mixed with what is unfinished, and
+// nothing else does.
+func TestSuccessesLeaveTheRestInTheStream(t *testing.T) {
+	t.Parallel()
+	rdb := redistest.Shared(t).Client(t)
+	s := open(t, rdb, Options{})
+	w := work(t, s, "worker")
+	stream := s.segments[0].stream(DefaultQueue, DefaultPriority)
+	random := rand.New(rand.NewPCG(1, 2))
+	live := map[string]bool{}
+	var running []*Entry
+	for round := range 30 {
+		batch := make([]NewJob, random.IntN(200))
+		for i := range batch {
+			batch[i] = NewJob{ID: fmt.Sprint(round, "-", i), Spec: job()}
+			live[batch[i].ID] = true
+		}
+		_, errs := s.Submit(t.Context(), batch)
+		require.NoError(t, Distinct(errs))
+		taken, err := w.readers[0].Fetch(t.Context(), 1+random.IntN(200), 0)
+		require.NoError(t, err)
+		running = append(running, taken...)
+		if round%3 > 0 { // else in order, from the oldest one on
+			random.Shuffle(len(running), func(i, j int) { running[i], running[j] = running[j], running[i] })
+		}
+		n := random.IntN(len(running) + 1)
+		done := make([]Settlement, n)
+		for i, e := range running[:n] {
+			done[i] = Settlement{Entry: e, Outcome: Succeed}
+			delete(live, e.ID)
+		}
+		running = slices.SortedFunc(slices.Values(running[n:]), func(a, b *Entry) int { return cmp.Compare(a.Token, b.Token) })
+		_, errs = s.Settle(t.Context(), w.id, done)
+		require.NoError(t, Distinct(errs))
+
+		there := map[string]bool{}
+		for _, e := range rdb.XRange(t.Context(), stream, "-", "+").Val() {
+			_, _, id, _, ok := cutEntry(text(e.Values[entryField]))
+			require.True(t, ok)
+			there[id] = true
+		}
+		require.Equal(t, live, there, "round %d", round)
+		require.EqualValues(t, len(running), rdb.XPending(t.Context(), stream, group).Val().Count)
+	}
+	assert.Zero(t, audited(t, s), "the books add up")
+	assert.False(t, s.suspected[0].Load())
+}
+
+// What is older than all that runs, but was not settled, is left to an audit: a group
+// that was made anew has passed by everything that was queued.
+func TestSuccessesLeaveWhatTheGroupHasPassedBy(t *testing.T) {
+	t.Parallel()
+	rdb := redistest.Shared(t).Client(t)
+	s := open(t, rdb, Options{})
+	w := work(t, s, "worker")
+	stream := s.segments[0].stream(DefaultQueue, DefaultPriority)
+	for i := range 3 {
+		submit(t, s, fmt.Sprint("passed-", i), job())
+	}
+	require.NoError(t, rdb.XGroupSetID(t.Context(), stream, group, "$").Err())
+	for i := range 3 {
+		submit(t, s, fmt.Sprint("job-", i), job())
+	}
+	var done []Settlement
+	for _, e := range w.take(3) {
+		done = append(done, Settlement{Entry: e, Outcome: Succeed})
+	}
+	_, errs := s.Settle(t.Context(), w.id, done)
+	require.NoError(t, Distinct(errs))
+	assert.EqualValues(t, 3, rdb.XLen(t.Context(), stream).Val())
+	assert.Equal(t, 3, audited(t, s))
+	assert.Len(t, w.take(3), 3)
+}
+
+// A job whose entry somebody acknowledged, and which goes with those around it, is found.
+func TestAcknowledgedBySomebody(t *testing.T) {
+	t.Parallel()
+	for name, rdb := range map[string]func(t *testing.T) *redis.Client{
+		"counted": func(t *testing.T) *redis.Client { t.Helper(); return redistest.Shared(t).Client(t) },
+		"not counted": func(t *testing.T) *redis.Client { // by servers before 7.0
+			t.Helper()
+			rdb, stop := embedded.Open()
+			t.Cleanup(stop)
+			return rdb
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			rdb := rdb(t)
+			s := open(t, rdb, Options{})
+			w := work(t, s, "worker")
+			for i := range 5 {
+				submit(t, s, fmt.Sprint("job-", i), job())
+			}
+			entries := w.take(5)
+			lost := entries[1]
+			require.NoError(t, rdb.XAck(t.Context(), lost.stream, group, lost.entry).Err())
+			_, errs := s.Settle(t.Context(), w.id, []Settlement{{Entry: entries[2], Outcome: Succeed}, {Entry: entries[0], Outcome: Succeed}})
+			require.NoError(t, Distinct(errs))
+			assert.Equal(t, 1, audited(t, s))
+			again := w.take(1)[0]
+			assert.Equal(t, lost.ID, again.ID)
+			assert.Greater(t, again.Token, lost.Token)
+			require.ErrorIs(t, w.settle(lost, Succeed), ErrFenced)
+			for _, e := range []*Entry{entries[3], entries[4], again} {
+				require.NoError(t, w.settle(e, Succeed))
+				assert.Equal(t, Succeeded, w.state(e.ID))
+			}
+			assert.Zero(t, rdb.XLen(t.Context(), lost.stream).Val())
+			assert.Zero(t, audited(t, s))
 		})
 	}
 }

@@ -85,9 +85,16 @@ var mutants = []mutant{
 	{
 		name: "successes are settled whatever their records say",
 		edits: []edit{
-			{"store/lua/settle.lua", "if try('HGET', KEYS[record + i], 'p') == 'q' .. t and not current[t] then", "if not current[t] then"},
+			{"store/lua/settle.lua", "if try('HGET', KEYS[record + i], 'p') == 'q' .. t and t ~= tokens[n] then", "if t ~= tokens[n] then"},
 		},
 		pkg: "./store", run: "TestSuccessesThatTravelTogether",
+	},
+	{
+		name: "successes take with them what is pending in front of them",
+		edits: []edit{
+			{"store/lua/settle.lua", "if m < ms or m == ms and s < seq then", "if true then"},
+		},
+		pkg: "./store", run: "TestSuccessesLeaveTheRestInTheStream",
 	},
 	{
 		name: "settle is refused when Redis is out of memory",

@@ -3,7 +3,7 @@
 --       then for each success: record; then for each other job: record, claims
 -- ARGV: control channel, segment, inbox channel prefix, instance, four history TTLs, number of streams,
 --       number of groups of successes, then for each group: index of the stream, name, queue, attempt, number of jobs,
---       their IDs, their tokens, for each of them what its handler took in ms;
+--       their IDs, their tokens in ascending order, for each of them what its handler took in ms;
 --       number of other jobs, then for each: id, token, index of its stream, outcome, elapsed ms, delay or expiry in ms,
 --       record TTL in ms or '' for the history's, error, result, ref, name, queue, attempt, claims
 --       outcomes: s succeeded, f failed, c cancelled, x expired (delay = expiry), r retry, z snooze, b back to
@@ -37,6 +37,39 @@ local function acknowledge(stream, ...)
   local acked = try('XACK', stream, 'w', ...)
   if type(acked) ~= 'table' then return acked end
   if not acked.err:find('WRONGTYPE', 1, true) then call('XACK', stream, 'w', ...) end
+end
+
+-- parsed makes an entry's ID two numbers.
+local function parsed(entry)
+  local ms, seq = entry:match('^(%d+)-(%d+)$')
+  return tonumber(ms), tonumber(seq)
+end
+
+-- take_out_all is take_out for entries in ascending order that were acknowledged just now, each of them. What was delivered
+-- and is not pending is settled. So those in front of whatever is pending go by whole nodes of the stream; XDEL walks
+-- through a node for each one. It returns true when others went along: somebody had acknowledged them, so their jobs hang.
+local function take_out_all(stream, entries)
+  local in_front, upper = 0, #entries
+  local oldest = call('XPENDING', stream, 'w', '-', '+', 1)[1]
+  if oldest then
+    local ms, seq = parsed(oldest[1])
+    while in_front < upper do
+      local middle = math.ceil((in_front + upper) / 2)
+      local m, s = parsed(entries[middle])
+      if m < ms or m == ms and s < seq then in_front = middle else upper = middle - 1 end
+    end
+  else
+    in_front = upper
+  end
+  local first, n = call('XRANGE', stream, '-', '+', 'COUNT', 1)[1], 0
+  if not first or first[1] ~= entries[1] then in_front = 0 end -- a group that was made anew has passed by what is there
+  if in_front > 0 then
+    local ms, seq = parsed(entries[in_front])
+    n = call('XTRIM', stream, 'MINID', '=', int(ms) .. '-' .. int(seq + 1))
+    took[stream] = (took[stream] or 0) + math.min(n, in_front) -- an audit misses the others
+  end
+  if in_front < #entries then take_out(stream, unpack(entries, in_front + 1)) end
+  return n > in_front
 end
 
 -- lose gives up a job whose record is damaged or gone.
@@ -141,38 +174,45 @@ local function succeed()
   local stream, name, queue, attempt, count = streams[tonumber(arg())], arg(), arg(), arg(), tonumber(arg())
   local id, token, elapsed, record = ai, ai + count, ai + 2 * count, ki
   ai, ki = ai + 3 * count, ki + count
-  local current, ids, tokens = {}, {}, {}
+  local current, tokens, n = {}, {}, 0
   for i = 1, count do
     local t = ARGV[token + i]
-    if try('HGET', KEYS[record + i], 'p') == 'q' .. t and not current[t] then
-      current[t] = i
-      ids[#ids + 1], tokens[#tokens + 1] = ARGV[id + i], t
+    if try('HGET', KEYS[record + i], 'p') == 'q' .. t and t ~= tokens[n] then
+      n = n + 1
+      current[i], tokens[n] = n, t
     end
   end
   local answer, inboxes = 1, {}
-  if tokens[1] then
-    if acknowledge(stream, unpack(tokens)) ~= #tokens then answer = 4 end
-    take_out(stream, unpack(tokens))
+  if n > 0 then
+    if acknowledge(stream, unpack(tokens)) ~= n then
+      answer = 4
+      take_out(stream, unpack(tokens))
+    elseif take_out_all(stream, tokens) then
+      answer = 4
+    end
     if call('EXISTS', cancels, awaited) > 0 then
+      local ids = {}
+      for i, m in pairs(current) do ids[m] = ARGV[id + i] end
       try('HDEL', cancels, unpack(ids))
       inboxes = try('HMGET', awaited, unpack(ids))
     end
   end
+  local succeeded, ttl = history.s, ttl.s
   local what, log, log_end = described(attempt, name, queue), 'x' .. attempt, ' ' .. now_text .. ' ' .. instance .. ' '
   local old_log = tonumber(attempt) > kept_attempts and 'x' .. int(attempt - kept_attempts)
-  local n = 0
+  local answered = #answers
   for i = 1, count do
-    local job, t, at = ARGV[id + i], ARGV[token + i], KEYS[record + i]
-    if current[t] == i then
-      local entry = chronicle(history.s, ttl.s, job, what, '')
-      call('HSET', at, 'p', 's' .. entry, log, t .. ' s ' .. ARGV[elapsed + i] .. log_end)
+    local at, m = KEYS[record + i], current[i]
+    local job = ARGV[id + i]
+    if m then
+      local entry = chronicle(succeeded, ttl, job, what, '')
+      call('HSET', at, 'p', 's' .. entry, log, ARGV[token + i] .. ' s ' .. ARGV[elapsed + i] .. log_end)
       if old_log then call('HDEL', at, old_log) end
-      call('PEXPIRE', at, ttl.s)
-      n = n + 1
-      if inboxes[n] then tell(awaited, job, inboxes[n], inbox) end
-      answers[#answers + 1] = answer
+      call('PEXPIRE', at, ttl)
+      if inboxes[m] then tell(awaited, job, inboxes[m], inbox) end
+      answers[answered + i] = answer
     else
-      answers[#answers + 1] = settle({id = job, token = t, stream = stream, outcome = 's', elapsed = ARGV[elapsed + i],
+      answers[answered + i] = settle({id = job, token = ARGV[token + i], stream = stream, outcome = 's', elapsed = ARGV[elapsed + i],
         delay = 0, record_ttl = '', err = '', result = '', ref = '', name = name, queue = queue, attempt = attempt, record = at})
     end
   end
