@@ -99,7 +99,7 @@ var mutants = []mutant{
 	{
 		name: "successes take with them what is pending in front of them",
 		edits: []edit{
-			{"store/lua/settle.lua", "if m < ms or m == ms and s < seq then", "if true then"},
+			{"store/lua/lib/front.lua", "if m < ms or m == ms and s < seq then", "if true then"},
 		},
 		pkg: "./store", run: "TestSuccessesLeaveTheRestInTheStream",
 	},
