@@ -23,8 +23,8 @@ import (
 // test waits that long.
 const soon = 30 * time.Second
 
-// short is how often a test looks.
-const short = 5 * time.Millisecond
+// short is how often a test looks, which is not for nothing.
+const short = 20 * time.Millisecond
 
 // eventually waits until a condition holds.
 func eventually(t testing.TB, what string, cond func() bool) {
