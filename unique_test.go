@@ -126,7 +126,7 @@ func TestUnique(t *testing.T) {
 	t.Run("for a period holds when the job is finished earlier", func(t *testing.T) {
 		eachPlace(t, func(t *testing.T, p *place) {
 			s := p.run(t, handlers{"ok": succeed})
-			const period = 600 * time.Millisecond
+			const period = 2 * time.Second
 			n := 0
 			job := func(place func(int, carillon.Job) carillon.Job, key string) carillon.Job {
 				n++
