@@ -107,7 +107,7 @@ func (r *reader) wait(ctx context.Context, n int) ([]*store.Entry, error) {
 	early := time.Duration(0)
 	if r.guestOf != nil {
 		r.guestOf.leave(ctx)
-		if r.doubt.Load() || ctx.Err() != nil {
+		if r.doubt.Load() {
 			return nil, nil
 		}
 		early = apart / 2
