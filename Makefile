@@ -2,7 +2,7 @@
 
 # The test command. README.md names the same one; .ci/run compares them. One package
 # at a time: tests that measure time must not fight over the cores with others.
-TEST := go test -race -p 1 ./...
+TEST := go test -race -p 1 -timeout 30m ./...
 
 GOLANGCI_LINT_VERSION := v2.15.0
 GOLANGCI_LINT := $(or $(shell go env GOBIN),$(shell go env GOPATH)/bin)/golangci-lint
@@ -30,7 +30,7 @@ test: ## all tests with the race detector
 
 .PHONY: quick
 quick: ## all tests, without the race detector
-	FAULTS_SUMMARY=$(FAULTS_SUMMARY) go test -p 1 ./...
+	FAULTS_SUMMARY=$(FAULTS_SUMMARY) go test -p 1 -timeout 30m ./...
 	@cat $(FAULTS_SUMMARY)
 
 .PHONY: difftest
