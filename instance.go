@@ -362,7 +362,7 @@ func (in *instance) farewell(ctx context.Context) (err error) {
 	said.Go(func() { in.resign(ctx) })
 	said.Go(func() {
 		err = in.store.Leave(ctx, in.id, in.queues)
-		if err != nil && passing(err) {
+		if passing(err) {
 			if pause(ctx, redial); ctx.Err() == nil {
 				err = in.store.Leave(ctx, in.id, in.queues)
 			}

@@ -28,11 +28,7 @@ const (
 // redisTime measures what a job costs Redis: the CPU of the server with its
 // network, and the time in commands alone. And how often this process allocates.
 func redisTime(t *trial) error {
-	q, server, err := t.open()
-	if err != nil {
-		return err
-	}
-	meter, err := t.meter(q, server)
+	q, meter, err := t.metered()
 	if err != nil {
 		return err
 	}
@@ -58,6 +54,16 @@ func redisTime(t *trial) error {
 type meter struct {
 	servers []*redisServer
 	sends   map[string]int // the commands of the contestant's clients
+}
+
+// metered opens a queue on a server, with a meter of what both cost.
+func (t *trial) metered() (queue, *meter, error) {
+	q, server, err := t.open()
+	if err != nil {
+		return nil, nil, err
+	}
+	m, err := t.meter(q, server)
+	return q, m, err
 }
 
 // meter learns what the contestant sends from a first few jobs.
@@ -173,11 +179,7 @@ const day = 24 * time.Hour
 
 // parked measures what draining costs while other jobs wait for tomorrow.
 func parked(t *trial) error {
-	q, server, err := t.open()
-	if err != nil {
-		return err
-	}
-	meter, err := t.meter(q, server)
+	q, meter, err := t.metered()
 	if err != nil {
 		return err
 	}
