@@ -23,7 +23,7 @@ import (
 //
 //	readers     one a queue (on Redis Cluster one a queue and segment), one for its own
 //	executions  one a running job
-//	settler     one, sends outcomes in groups
+//	settlers    two, send outcomes in groups (with many segments one)
 //	pulse       one, sends heartbeats and watches the local deadline
 //	keepers     one a segment: promotes, fires, reclaims, trims
 //	listener    one, passes hints on
@@ -55,9 +55,10 @@ type instance struct {
 	left       chan struct{} // another instance has left
 	stopping   atomic.Bool   // no new attempt starts
 
+	base          context.Context // never ends; parent of all handlers' contexts
 	reading       context.Context // ends first
 	stopReading   context.CancelFunc
-	jobs          context.Context // parent of all handlers' contexts
+	jobs          context.Context // ends with the time for running jobs
 	stopJobs      context.CancelCauseFunc
 	keeping       context.Context // heartbeat, keepers, listener: ends last
 	stopKeeping   context.CancelFunc
@@ -76,10 +77,10 @@ func newInstance(ctx context.Context, s *Scheduler, handlers map[string]registra
 	in.queues = append(in.queues, store.OwnQueue(in.id))
 	in.config.LeaseTTL = cmp.Or(in.knobs.Lease, in.config.LeaseTTL)
 	in.log = s.log.With("instance", in.id)
-	base := context.WithoutCancel(ctx)
-	in.reading, in.stopReading = context.WithCancel(base)
-	in.jobs, in.stopJobs = context.WithCancelCause(base)
-	in.keeping, in.stopKeeping = context.WithCancel(base)
+	in.base = context.WithoutCancel(ctx)
+	in.reading, in.stopReading = context.WithCancel(in.base)
+	in.jobs, in.stopJobs = context.WithCancelCause(in.base)
+	in.keeping, in.stopKeeping = context.WithCancel(in.base)
 	in.settler = newSettler(in)
 	return in
 }
@@ -292,6 +293,7 @@ func (in *instance) shutdown(ctx context.Context) error {
 		in.log.Warn("carillon: shutdown: ending the contexts of running jobs", "jobs", left)
 	}
 	in.stopJobs(ErrShutdown)
+	in.running.end(ErrShutdown)
 	grace, cancel := context.WithTimeout(ctx, stuckGrace)
 	left = in.running.wait(grace)
 	cancel()

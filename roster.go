@@ -16,6 +16,7 @@ type roster struct {
 	entries map[store.Key]*tenure
 	empty   chan struct{} // closed when the last entry leaves; nil when nobody waits
 	early   []attempt     // attempts that were cancelled and are not here, or not yet
+	ended   error         // why all are to stop, also those that come later
 
 	suspect store.Key     // of the one suspect that may run here, if there is one
 	apart   chan struct{} // closed when no other suspect is left here
@@ -88,16 +89,17 @@ func (t *tenure) stop(cause error) {
 }
 
 // begin notes that the entry's handler runs and how to stop it. It returns the
-// cause when it was to be stopped before.
+// cause when it is to stop at once.
 func (r *roster) begin(e *store.Entry, cancel context.CancelCauseFunc) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	t := r.entries[e.Key()]
-	if t == nil {
-		return nil
+	if t := r.entries[e.Key()]; t != nil {
+		t.cancel = cancel
+		if t.cause != nil {
+			return t.cause
+		}
 	}
-	t.cancel = cancel
-	return t.cause
+	return r.ended
 }
 
 // ending notes that the entry's outcome is on the way. It reports false when
@@ -202,6 +204,16 @@ func (r *roster) stop(match func(*store.Entry) bool, cause error) {
 		if match(t.entry) {
 			t.stop(cause)
 		}
+	}
+}
+
+// end ends the contexts of all entries, and of those that come later.
+func (r *roster) end(cause error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ended = cause
+	for _, t := range r.entries {
+		t.stop(cause)
 	}
 }
 

@@ -9,14 +9,19 @@ import (
 	"github.com/carillon-go/carillon/store"
 )
 
-// settleBatch is how many outcomes one call carries.
+// settleBatch is how many outcomes one call carries for each segment.
 const settleBatch = 256
+
+// settleTrips is how many calls are in flight at a time: while Redis executes one, the
+// next one is prepared. A call for many segments keeps several connections busy by itself.
+const settleTrips = 2
 
 // settler records outcomes. It sends at once when idle; while a call is in
 // flight, the outcomes that arrive form the next one. While Redis cannot be
 // reached it keeps them, for the jobs are still this instance's.
 type settler struct {
 	instance *instance
+	batch    int // outcomes of a call; of many segments, each carries its share
 
 	mu     sync.Mutex
 	queue  []store.Settlement
@@ -30,12 +35,20 @@ type settler struct {
 }
 
 func newSettler(in *instance) *settler {
-	s := &settler{instance: in, wake: make(chan struct{}, 1), change: make(chan struct{})}
+	s := &settler{instance: in, batch: settleBatch * in.store.Segments(), wake: make(chan struct{}, 1), change: make(chan struct{})}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s
 }
 
-func (s *settler) start() { s.loop.Go(s.run) }
+func (s *settler) start() {
+	trips := settleTrips
+	if s.instance.store.Segments() > 1 {
+		trips = 1
+	}
+	for range trips {
+		s.loop.Go(s.run)
+	}
+}
 
 // put takes the outcome of an attempt. Only the first one of an entry counts:
 // a handler that was left behind cannot settle any more.
@@ -45,12 +58,20 @@ func (s *settler) put(o store.Settlement) {
 	}
 	s.mu.Lock()
 	s.queue = append(s.queue, o)
+	due := s.due()
 	s.mu.Unlock()
+	if !due {
+		return
+	}
 	select {
 	case s.wake <- struct{}{}:
 	default:
 	}
 }
+
+// due tells whether a call is to be made; it is called with mu held. The end of a call in flight
+// leads to the next one.
+func (s *settler) due() bool { return s.flying == 0 || len(s.queue) >= s.batch/2 }
 
 // ready waits until the backlog is small enough to take more jobs.
 func (s *settler) ready(ctx context.Context) bool {
@@ -99,7 +120,7 @@ func (s *settler) run() {
 		again := s.send(batch)
 		s.mu.Lock()
 		s.queue = append(again, s.queue...)
-		s.flying = 0
+		s.flying -= len(batch)
 		close(s.change)
 		s.change = make(chan struct{})
 		s.mu.Unlock()
@@ -118,10 +139,13 @@ func (s *settler) run() {
 func (s *settler) next() []store.Settlement {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := min(len(s.queue), settleBatch)
+	if !s.due() {
+		return nil
+	}
+	n := min(len(s.queue), s.batch)
 	batch := s.queue[:n:n]
 	s.queue = s.queue[n:]
-	s.flying = n
+	s.flying += n
 	return batch
 }
 

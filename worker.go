@@ -262,7 +262,8 @@ func (in *instance) execute(e *store.Entry, p *pool) {
 	}
 
 	begun := time.Now()
-	ctx, cancel := context.WithCancelCause(in.jobs)
+	// Ended by the roster: as children of one context, attempts would queue up at its lock.
+	ctx, cancel := context.WithCancelCause(in.base)
 	defer cancel(nil)
 	if limit := in.timeout(e.Spec, reg); limit > 0 {
 		var done context.CancelFunc

@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
 	"strings"
 	"text/tabwriter"
 )
@@ -45,7 +46,7 @@ func newReport(ctx context.Context, b *bench) (*report, error) {
 	}
 	r := &report{
 		Machine: fmt.Sprintf("%s/%s, %d cores%s; servers on the same machine, by loopback", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), processor()),
-		Go:      runtime.Version(), Redis: server["Server"]["redis_version"],
+		Go:      fmt.Sprintf("%s, GOGC=%d", runtime.Version(), gogc()), Redis: server["Server"]["redis_version"],
 		Persistence: "none, unless the scenario's name says so",
 		Payload:     fmt.Sprintf("%d bytes of JSON, unless the scenario's name says so", standardPayload),
 		Handler:     "returns at once, unless the scenario's name says so",
@@ -55,6 +56,12 @@ func newReport(ctx context.Context, b *bench) (*report, error) {
 		r.Contestants = append(r.Contestants, participant{c.name, c.version, c.setting})
 	}
 	return r, nil
+}
+
+func gogc() uint64 {
+	percent := []metrics.Sample{{Name: "/gc/gogc:percent"}}
+	metrics.Read(percent)
+	return percent[0].Value.Uint64()
 }
 
 // processor names the CPU, where that is easy to find out.

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -140,5 +141,6 @@ func (g *grouper) fly() {
 		for _, w := range groups {
 			close(w.done)
 		}
+		runtime.Gosched() // those who were waiting bring their next jobs
 	}
 }

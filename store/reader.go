@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -27,6 +25,7 @@ type Reader struct {
 	of       []int           // segment of each stream
 	sharing  int             // streams that share what Wait may take
 	turn     int             // rotates who is served first
+	alone    alone           // where the last fetches found entries
 	foreign  map[string]bool // streams that are not ours
 	rdb      redis.UniversalClient
 	hangUp   func() error // closes rdb, once
@@ -112,82 +111,6 @@ func landed(ctx context.Context) (context.Context, context.CancelFunc) {
 		stop()
 		cancel(nil)
 	}
-}
-
-// Fetch takes up to n entries without waiting: a share for low priorities
-// first, then by priority.
-func (r *Reader) Fetch(ctx context.Context, n, share int) ([]*Entry, error) {
-	ctx, cancel := landed(ctx)
-	defer cancel()
-	var a argList
-	a.arg(r.instance, n, share, len(r.streams))
-	a.key(r.rotated()...)
-	order := r.shareOrder()
-	for _, i := range order {
-		a.arg(i + 1)
-	}
-	reply, err := r.store.runOnce(ctx, call{scriptFetch, a.keys, a.args})
-	if err != nil {
-		return nil, err
-	}
-	entries := r.unpack(reply, a.keys)
-	r.turn++
-	return entries, r.store.complete(ctx, entries)
-}
-
-// unpack reads a reply of fetch.
-func (r *Reader) unpack(reply any, streams []string) []*Entry {
-	var entries []*Entry
-	got := list(reply)
-	for ; len(got) > 2; got = got[3:] {
-		index, n, rest := int(number(got[0]))-1, int(number(got[1])), text(got[2])
-		if index < 0 || index >= len(streams) {
-			break
-		}
-		stream, segment := streams[index], r.segmentOf(streams[index])
-		for ; n > 0; n-- {
-			id, after, _ := strings.Cut(rest, " ")
-			length, after, ok := strings.Cut(after, " ")
-			size, err := strconv.Atoi(length)
-			if !ok || err != nil || size < 0 || size > len(after) {
-				break // what is pending is found there
-			}
-			own := strings.Clone(rest[:len(rest)-len(after)+size]) // which does not keep the others
-			entries = append(entries, decodeEntry(segment, stream, own[:len(id)], own[len(own)-size:]))
-			rest = after[size:]
-		}
-	}
-	return entries
-}
-
-// rotated gives the streams by priority, and within a priority another segment
-// first each time.
-func (r *Reader) rotated() []string {
-	n := len(r.segments)
-	out := make([]string, 0, len(r.streams))
-	for p := 0; p < len(r.streams); p += n {
-		for i := range n {
-			out = append(out, r.streams[p+(i+r.turn)%n])
-		}
-	}
-	return out
-}
-
-// shareOrder serves the share to the low, normal and high priorities in turn.
-func (r *Reader) shareOrder() []int {
-	n := len(r.segments)
-	lanes := []int{3, 2, 1}
-	order := make([]int, 0, len(r.streams))
-	for i := range lanes {
-		lane := lanes[(i+r.turn)%len(lanes)]
-		for j := range n {
-			order = append(order, lane*n+j)
-		}
-	}
-	for j := range n {
-		order = append(order, j)
-	}
-	return order
 }
 
 // Wait blocks until entries arrive, and takes them: up to n, shared evenly by the

@@ -1,0 +1,265 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Fetch takes up to n entries without waiting: a share for low priorities
+// first, then by priority. A few calls in a row leave out low priorities that seemed to
+// have no jobs; [Reader.Wait] leaves out none.
+func (r *Reader) Fetch(ctx context.Context, n, share int) ([]*Entry, error) {
+	ctx, cancel := landed(ctx)
+	defer cancel()
+	if streams := r.plain(n); streams != nil {
+		entries, err := r.fetchPlain(ctx, n, streams)
+		return entries, errors.Join(err, r.store.complete(ctx, entries))
+	}
+	var a argList
+	a.arg(r.instance, n, share, len(r.streams))
+	a.key(r.rotated()...)
+	order := r.shareOrder()
+	for _, i := range order {
+		a.arg(i + 1)
+	}
+	reply, err := r.store.runOnce(ctx, call{scriptFetch, a.keys, a.args})
+	if err != nil {
+		return nil, err
+	}
+	entries := r.unpack(reply, a.keys)
+	r.turn++
+	r.alone.note(entries, r.streams, share)
+	return entries, r.store.complete(ctx, entries)
+}
+
+// unpack reads a reply of fetch.
+func (r *Reader) unpack(reply any, streams []string) []*Entry {
+	var entries []*Entry
+	got := list(reply)
+	for ; len(got) > 2; got = got[3:] {
+		index, n, rest := int(number(got[0]))-1, int(number(got[1])), text(got[2])
+		if index < 0 || index >= len(streams) {
+			break
+		}
+		stream, segment := streams[index], r.segmentOf(streams[index])
+		for ; n > 0; n-- {
+			id, after, _ := strings.Cut(rest, " ")
+			length, after, ok := strings.Cut(after, " ")
+			size, err := strconv.Atoi(length)
+			if !ok || err != nil || size < 0 || size > len(after) {
+				break // what is pending is found there
+			}
+			own := strings.Clone(rest[:len(rest)-len(after)+size]) // which does not keep the others
+			entries = append(entries, decodeEntry(segment, stream, own[:len(id)], own[len(own)-size:]))
+			rest = after[size:]
+		}
+	}
+	return entries
+}
+
+// rotated gives the streams by priority, and within a priority another segment
+// first each time.
+func (r *Reader) rotated() []string {
+	n := len(r.segments)
+	out := make([]string, 0, len(r.streams))
+	for p := 0; p < len(r.streams); p += n {
+		for i := range n {
+			out = append(out, r.streams[p+(i+r.turn)%n])
+		}
+	}
+	return out
+}
+
+// shareOrder serves the share to the low, normal and high priorities in turn.
+func (r *Reader) shareOrder() []int {
+	n := len(r.segments)
+	lanes := []int{3, 2, 1}
+	order := make([]int, 0, len(r.streams))
+	for i := range lanes {
+		lane := lanes[(i+r.turn)%len(lanes)]
+		for j := range n {
+			order = append(order, lane*n+j)
+		}
+	}
+	for j := range n {
+		order = append(order, j)
+	}
+	return order
+}
+
+// While all jobs of a queue have the same priority, nothing has to be chosen among
+// streams, and plain XREADGROUPs do, for half of what the script costs Redis. They
+// read the streams of higher priorities as well, so that what comes there is taken as
+// soon as by the script. They read none of lower ones, whose jobs would jump the queue;
+// the script looks for these now and then. With several segments, reads that take turns
+// less evenly load the masters of a cluster unevenly; there the script does it all.
+const (
+	plainFrom  = 64 // entries asked for; fewer are not worth it
+	plainAfter = 3  // scripts in a row that found one priority alone: another one had the share first each time
+	plainRun   = 7  // plain reads before the next script
+)
+
+// alone is the one stream in which the last fetches found entries.
+type alone struct {
+	index int
+	seen  int // fetches in a row
+}
+
+// note takes what a script found. An empty queue says nothing, nor does a read
+// without a share for others.
+func (a *alone) note(entries []*Entry, streams []string, share int) {
+	if len(entries) == 0 {
+		a.seen = min(a.seen, plainAfter)
+		return
+	}
+	first := entries[0].stream
+	if slices.ContainsFunc(entries, func(e *Entry) bool { return e.stream != first }) {
+		*a = alone{}
+		return
+	}
+	if i := slices.Index(streams, first); i != a.index {
+		*a = alone{index: i}
+	}
+	if share > 0 {
+		a.seen++
+	}
+	a.seen = min(a.seen, plainAfter)
+}
+
+// plain tells which streams to read without the script; none when it has to choose.
+func (r *Reader) plain(n int) []string {
+	a := &r.alone
+	if n < plainFrom || a.seen < plainAfter || a.seen == plainAfter+plainRun || len(r.store.segments) > 1 {
+		return nil
+	}
+	return r.streams[:a.index+1]
+}
+
+// fetchPlain takes up to n entries of streams, from each but the last one at most an
+// eighth of them. What is wrong with a stream tells the next script, or [Reader.Wait].
+func (r *Reader) fetchPlain(ctx context.Context, n int, streams []string) ([]*Entry, error) {
+	last := len(streams) - 1
+	each := n / 8
+	var cmds []*redis.RawCmd
+	if last > 0 {
+		cmds = append(cmds, r.rawRead(ctx, each, streams[:last]))
+	}
+	cmds = append(cmds, r.rawRead(ctx, n-last*each, streams[last:]))
+	rdb, err := r.store.client()
+	if err != nil {
+		return nil, err
+	}
+	_, _, err = within(ctx, func() ([]redis.Cmder, error) {
+		return rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+			for _, cmd := range cmds {
+				_ = p.Process(ctx, cmd) // which is sent later
+			}
+			return nil
+		})
+	})
+	var entries []*Entry
+	for _, cmd := range cmds {
+		if err == nil {
+			entries, err = r.unpackRaw(entries, string(cmd.Val()))
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read: %w", classify(err, false)) // what was delivered is pending and found there
+	}
+	r.alone.seen++
+	if len(entries) > 0 && entries[0].stream != streams[last] { // they come by priority
+		r.alone = alone{}
+	}
+	return entries, nil
+}
+
+func (r *Reader) rawRead(ctx context.Context, n int, streams []string) *redis.RawCmd {
+	args := make([]any, 0, 7+2*len(streams))
+	args = append(args, "XREADGROUP", "GROUP", group, r.instance, "COUNT", n, "STREAMS")
+	for _, s := range streams {
+		args = append(args, s)
+	}
+	for range streams {
+		args = append(args, ">")
+	}
+	return redis.NewRawCmd(ctx, args...)
+}
+
+// errShape leads to a look at what is pending, as every failed read does.
+var errShape = errors.New("a reply of an unexpected shape")
+
+// unpackRaw adds the entries of a reply of XREADGROUP as the server sent it; go-redis
+// would make five allocations more of each one. Errors of the server read as empty.
+func (r *Reader) unpackRaw(entries []*Entry, reply string) ([]*Entry, error) {
+	c := resp{rest: reply}
+	kind, n := c.head()
+	if kind != '*' && kind != '%' {
+		n = 0
+	}
+	for range n {
+		if kind == '*' {
+			c.head() // RESP2 has pairs where RESP3 has a map
+		}
+		stream := c.text()
+		i := slices.Index(r.streams, stream)
+		if i < 0 {
+			return nil, errShape
+		}
+		_, n := c.head()
+		for range n {
+			c.head()
+			id, data := c.text(), ""
+			_, words := c.head()
+			for w := 0; w < words && !c.bad; w += 2 {
+				if field, value := c.text(), c.text(); field == entryField {
+					data = value
+				}
+			}
+			if c.bad {
+				return nil, errShape
+			}
+			own := id + data // which does not keep the others
+			entries = append(entries, decodeEntry(r.of[i], r.streams[i], own[:len(id)], own[len(id):]))
+		}
+	}
+	if c.bad {
+		return nil, errShape
+	}
+	return entries, nil
+}
+
+// resp is what is left of a reply in Redis' protocol.
+type resp struct {
+	rest string
+	bad  bool
+}
+
+// head reads the kind of a value, and its number or length.
+func (c *resp) head() (kind byte, n int) {
+	line, rest, ok := strings.Cut(c.rest, "\r\n")
+	if !ok || line == "" {
+		c.bad, c.rest = true, ""
+		return 0, 0
+	}
+	c.rest = rest
+	n, _ = strconv.Atoi(line[1:]) // of an error it is 0
+	return line[0], max(n, 0)
+}
+
+// text reads a string.
+func (c *resp) text() string {
+	kind, n := c.head()
+	if kind != '$' || n+len("\r\n") > len(c.rest) {
+		c.bad, c.rest = true, ""
+		return ""
+	}
+	s := c.rest[:n]
+	c.rest = c.rest[n+len("\r\n"):]
+	return s
+}

@@ -1,0 +1,210 @@
+package store
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/carillon-go/carillon/internal/faulthook"
+	"github.com/carillon-go/carillon/internal/knobs"
+	"github.com/carillon-go/carillon/internal/redistest"
+)
+
+// plainly is a worker whose reads without a script are counted by the hook.
+func plainly(t *testing.T, rdb *redis.Client, protocol int) (*worker, *faulthook.Hook) {
+	t.Helper()
+	o := *rdb.Options()
+	o.Protocol = protocol
+	client := redis.NewClient(&o)
+	t.Cleanup(func() { _ = client.Close() })
+	h := &faulthook.Hook{Match: func(words []string) bool { return words[0] == "xreadgroup" }}
+	knobs.Hook(client, h)
+	return work(t, open(t, client, Options{}), "ann"), h
+}
+
+// fill submits n jobs of a priority, named by it and their number.
+func fill(t *testing.T, s *Store, priority byte, n int, args ...byte) {
+	t.Helper()
+	jobs := make([]NewJob, n)
+	for i := range jobs {
+		jobs[i] = NewJob{ID: fmt.Sprintf("%c%04d", priority, i), Spec: job(func(s *Spec) { s.Priority, s.Args = priority, args })}
+	}
+	for part := range slices.Chunk(jobs, maxBatch) {
+		_, errs := s.Submit(t.Context(), part)
+		require.NoError(t, Distinct(errs))
+	}
+}
+
+// fetch takes n entries with a share for low priorities, and returns their IDs.
+func (w *worker) fetch(n int) (ids []string) {
+	w.t.Helper()
+	entries, err := w.readers[0].Fetch(w.t.Context(), n, n/8)
+	require.NoError(w.t, err)
+	for _, e := range entries {
+		require.NoError(w.t, e.Err)
+		ids = append(ids, e.ID)
+	}
+	return ids
+}
+
+// untilPlain fetches until no script is needed.
+func (w *worker) untilPlain() (ids []string) {
+	w.t.Helper()
+	for w.readers[0].plain(plainFrom) == nil {
+		got := w.fetch(plainFrom)
+		require.NotEmpty(w.t, got)
+		ids = append(ids, got...)
+	}
+	return ids
+}
+
+// Jobs of one priority are read without a script: in order, whole, and each once,
+// whatever version of its protocol the server speaks.
+func TestPlainReads(t *testing.T) {
+	t.Parallel()
+	for name, rdb := range map[string]func(*testing.T) *redis.Client{
+		"miniredis": func(t *testing.T) *redis.Client { _, rdb := inMemory(t, Options{}); return rdb },
+		"redis":     func(t *testing.T) *redis.Client { return redistest.Single(t).Client(t) },
+	} {
+		for _, protocol := range []int{2, 3} {
+			t.Run(fmt.Sprint(name, " RESP", protocol), func(t *testing.T) {
+				t.Parallel()
+				w, plain := plainly(t, rdb(t), protocol)
+				const jobs = 700
+				args := []byte(`"` + strings.Repeat("\r\n$3", 1000) + `"`) // too large for the entry
+				fill(t, w.Store, DefaultPriority, jobs-1)
+				submit(t, w.Store, "n9999", job(func(s *Spec) { s.Args = args }))
+				var all []string
+				for len(all) < jobs {
+					entries, err := w.readers[0].Fetch(t.Context(), 100, 12)
+					require.NoError(t, err)
+					require.NotEmpty(t, entries)
+					for _, e := range entries {
+						require.NoError(t, e.Err)
+						require.NotNil(t, e.Spec)
+						if all = append(all, e.ID); e.ID == "n9999" {
+							assert.Equal(t, args, e.Spec.Args)
+						}
+					}
+				}
+				assert.Len(t, slices.Compact(slices.Clone(all)), jobs)
+				assert.True(t, slices.IsSorted(all))
+				assert.Greater(t, plain.Count(), 5)
+				before := plain.Count()
+				assert.Empty(t, w.fetch(100))
+				assert.LessOrEqual(t, plain.Count(), before+1)
+				assert.Equal(t, Running, w.state("n0600"))
+				pending, err := w.readers[0].Pending(t.Context())
+				require.NoError(t, err)
+				assert.Len(t, pending, jobs, "Redis holds them as delivered")
+			})
+		}
+	}
+}
+
+// What is more urgent is taken before the next batch, and what is less urgent does not
+// jump the queue, but gets its share soon.
+func TestPlainReadsKeepPriorities(t *testing.T) {
+	t.Parallel()
+	w, plain := plainly(t, redistest.Single(t).Client(t), 3)
+	fill(t, w.Store, 'n', 3000)
+	for range plainAfter + 1 {
+		_, err := w.readers[0].Fetch(t.Context(), 10, 0)
+		require.NoError(t, err)
+	}
+	require.Nil(t, w.readers[0].plain(plainFrom), "a read without a share does not see low priorities")
+	w.untilPlain()
+
+	before := plain.Count()
+	fill(t, w.Store, 'l', 100)
+	fill(t, w.Store, 'c', 200)
+	got := w.fetch(120)
+	require.Equal(t, before+1, plain.Count())
+	assert.LessOrEqual(t, len(got), 120)
+	assert.Equal(t, "c0000", got[0])
+	assert.NotContains(t, got, "l0000")
+	taken := len(slices.DeleteFunc(got, func(id string) bool { return id[0] != 'c' }))
+	got = w.fetch(250) // all that is urgent, and the share
+	assert.Equal(t, 200-taken, len(slices.DeleteFunc(slices.Clone(got), func(id string) bool { return id[0] != 'c' })))
+
+	w.untilPlain() // when the low ones are gone
+	fill(t, w.Store, 'h', 1)
+	assert.Equal(t, "h0000", w.fetch(100)[0])
+	w.untilPlain()
+	fill(t, w.Store, 'l', 300)
+	found := 0
+	for range plainRun + 3 { // in one of three scripts the low ones have the share first, and it is used up
+		found += len(slices.DeleteFunc(w.fetch(plainFrom), func(id string) bool { return id[0] != 'l' }))
+	}
+	assert.Positive(t, found, "the share of the low ones")
+}
+
+// What plain reads leave out is found by the read that waits, and soon by Fetch.
+func TestPlainReadsMissNothing(t *testing.T) {
+	t.Parallel()
+	rdb := redistest.Single(t).Client(t)
+	w, _ := plainly(t, rdb, 3)
+	r := w.readers[0]
+	fill(t, w.Store, DefaultPriority, 1000)
+	w.untilPlain()
+	for w.fetch(plainFrom) != nil {
+	}
+	require.NotNil(t, r.plain(plainFrom), "an empty queue says nothing about priorities")
+
+	fill(t, w.Store, 'l', 2)
+	entries, err := r.Wait(t.Context(), 4, time.Minute)
+	require.NoError(t, err)
+	require.Len(t, entries, 1)
+	assert.Equal(t, "l0000", entries[0].ID)
+	var got []string
+	for range plainRun + 1 {
+		got = append(got, w.fetch(plainFrom)...)
+	}
+	assert.Equal(t, []string{"l0001"}, got)
+
+	fill(t, w.Store, 'h', 300)
+	w.untilPlain()
+	require.NoError(t, rdb.Del(t.Context(), r.streams...).Err())
+	_, err = r.Wait(t.Context(), 1, time.Minute)
+	require.True(t, GroupGone(err), "%v", err)
+	for range plainRun + 1 {
+		if _, err = r.Fetch(t.Context(), plainFrom, 0); err != nil {
+			break
+		}
+	}
+	assert.True(t, GroupGone(err), "%v", err)
+}
+
+// A reply that was cut off, or is none of ours, is an error, never a part of it.
+func TestPlainRepliesThatAreBroken(t *testing.T) {
+	t.Parallel()
+	s, _ := inMemory(t, Options{})
+	r := work(t, s, "ann").readers[0]
+	entry := "*1\r\n*2\r\n$3\r\n1-0\r\n*2\r\n$1\r\ne\r\n$3\r\nx y\r\n"
+	stream := fmt.Sprintf("$%d\r\n%s\r\n", len(r.streams[0]), r.streams[0])
+	for _, reply := range []string{"*1\r\n*2\r\n" + stream + entry, "%1\r\n" + stream + entry} {
+		entries, err := r.unpackRaw(nil, reply)
+		require.NoError(t, err)
+		require.Len(t, entries, 1)
+		assert.Equal(t, "1-0", entries[0].entry)
+		assert.Equal(t, r.streams[0], entries[0].stream)
+		for n := range len(reply) {
+			entries, err := r.unpackRaw(nil, reply[:n])
+			require.ErrorIs(t, err, errShape, "%q", reply[:n])
+			assert.Empty(t, entries)
+		}
+	}
+	for _, none := range []string{"*-1\r\n", "_\r\n", "-NOGROUP no such group\r\n"} {
+		entries, err := r.unpackRaw(nil, none)
+		require.NoError(t, err)
+		assert.Empty(t, entries)
+	}
+	_, err := r.unpackRaw(nil, "*1\r\n*2\r\n$99999999999\r\n")
+	require.ErrorIs(t, err, errShape)
+}
