@@ -24,7 +24,7 @@ func eagerAsynq() *contestant {
 
 func asynqPolling(name, setting string, idle, delayed time.Duration) *contestant {
 	return &contestant{
-		name: name, version: moduleVersion("github.com/hibiken/asynq"), setting: setting,
+		name: name, part: 2, version: moduleVersion("github.com/hibiken/asynq"), setting: setting,
 		open: func(_ context.Context, at place) (queue, error) {
 			q := &asynqQueue{at: at, idle: idle, delayed: delayed}
 			q.opt = asynq.RedisClientOpt{Addr: at.redis[0], PoolSize: 256}

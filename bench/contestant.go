@@ -13,6 +13,7 @@ type contestant struct {
 	name    string
 	version string
 	setting string // what was chosen because it is best for it
+	part    int    // slow ones do one in so many jobs where the rate is asked for; 0: all
 	open    func(ctx context.Context, at place) (queue, error)
 
 	postgres *postgres // runs during its trials

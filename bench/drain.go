@@ -17,7 +17,7 @@ var drainScenarios = []scenario{
 				return err
 			}
 			row := fmt.Sprintf("drain/%d", instances)
-			if err := t.drained(q, row, t.size.of(200_000, 30_000), standardPayload, work{instances: instances}); err != nil {
+			if err := t.drained(q, row, t.share(200_000, 30_000), standardPayload, work{instances: instances}); err != nil {
 				return err
 			}
 		}
@@ -35,7 +35,7 @@ var drainScenarios = []scenario{
 			}
 			takes := func(int, []byte) error { <-time.After(h.takes); return nil }
 			row := fmt.Sprintf("handler/%v", h.takes)
-			if err := t.drained(q, row, t.size.of(h.n, 10_000), standardPayload, work{instances: 1, workers: 256, do: takes}); err != nil {
+			if err := t.drained(q, row, t.share(h.n, 10_000), standardPayload, work{instances: 1, workers: 256, do: takes}); err != nil {
 				return err
 			}
 		}
@@ -50,7 +50,7 @@ var drainScenarios = []scenario{
 			if err != nil {
 				return err
 			}
-			n := t.size.of(p.n, 5_000)
+			n := t.share(p.n, 5_000)
 			if err := t.drained(q, "payload/"+p.name+"/drain", n, p.size, work{instances: 1}); err != nil {
 				return err
 			}
@@ -74,7 +74,7 @@ var drainScenarios = []scenario{
 		if err := t.warm(q); err != nil {
 			return err
 		}
-		all := jobs(t.size.of(50_000, 10_000), standardPayload, time.Time{})
+		all := jobs(t.share(50_000, 10_000), standardPayload, time.Time{})
 		begun := time.Now() // retries may only begin when all have failed
 		done, err := t.drain(q, all, work{instances: 1, do: failFirst}, len(all))
 		if err != nil {
@@ -110,7 +110,7 @@ func sustained(t *trial) error {
 	if err := t.warm(q); err != nil {
 		return err
 	}
-	all := jobs(t.size.of(200_000, 20_000), standardPayload, time.Time{})
+	all := jobs(t.share(200_000, 20_000), standardPayload, time.Time{})
 	done := newTally(len(all))
 	backlog := make(chan struct{}, 10_000)
 	stop, err := q.start(t.ctx, work{instances: 1, do: func(int, []byte) error {

@@ -13,7 +13,7 @@ import (
 
 func gocraftContestant() *contestant {
 	return &contestant{
-		name: "gocraft", version: moduleVersion("github.com/gocraft/work"), setting: "64 workers; its fixed polling intervals, up to 5 s, and 1 s for delayed jobs",
+		name: "gocraft", part: 4, version: moduleVersion("github.com/gocraft/work"), setting: "64 workers; its fixed polling intervals, up to 5 s, and 1 s for delayed jobs",
 		open: func(_ context.Context, at place) (queue, error) {
 			if len(at.redis) > 1 || at.keepAll {
 				return nil, errors.ErrUnsupported

@@ -43,13 +43,13 @@ var onRedis = []string{ours, "asynq", "gocraft", "floor"}
 
 // some measures the main figures of throughput.
 func (t *trial) some(q queue, row string) error {
-	if err := t.drained(q, row+"/drain", t.size.of(100_000, 20_000), standardPayload, work{instances: 1}); err != nil {
+	if err := t.drained(q, row+"/drain", t.share(100_000, 20_000), standardPayload, work{instances: 1}); err != nil {
 		return err
 	}
-	if err := t.singles(q, row+"/single", t.size.of(20_000, 5_000)); err != nil {
+	if err := t.singles(q, row+"/single", t.share(20_000, 5_000)); err != nil {
 		return err
 	}
-	return t.bulk(q, row+"/bulk", t.size.of(100_000, 20_000), standardPayload)
+	return t.bulk(q, row+"/bulk", t.share(100_000, 20_000), standardPayload)
 }
 
 // proxy delays the replies that go through it by a round trip: not the requests
@@ -140,7 +140,7 @@ const masters = 3
 // cluster compares what jobs cost the masters of a cluster, together, with what
 // they cost one server.
 func cluster(t *trial) error {
-	n := t.size.of(200_000, 20_000)
+	n := t.share(200_000, 20_000)
 	measure := func(row string, servers []*redisServer) error {
 		at := place{}
 		for _, s := range servers {

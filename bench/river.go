@@ -18,7 +18,7 @@ import (
 // riverContestant works on PostgreSQL instead of Redis.
 func riverContestant(server *postgres) *contestant {
 	return &contestant{
-		name: "river", version: moduleVersion("github.com/riverqueue/river") + " on " + server.version,
+		name: "river", part: 4, version: moduleVersion("github.com/riverqueue/river") + " on " + server.version,
 		setting:  "1,000 workers; fetching at most every 2 ms, at least every 20 ms; fsync off",
 		postgres: server,
 		open: func(ctx context.Context, at place) (queue, error) {

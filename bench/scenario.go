@@ -40,6 +40,15 @@ const (
 // of picks a number of jobs.
 func (s size) of(full, quick int) int { return []int{full, quick, 100}[s] }
 
+// share is how many jobs are done where a rate is measured, which does not depend on it.
+func (t *trial) share(full, quick int) int {
+	n := t.size.of(full, quick)
+	if n > 10_000 {
+		n /= max(1, t.who.part)
+	}
+	return n
+}
+
 // patience is how long a trial may take.
 const patience = 30 * time.Minute
 

@@ -11,14 +11,14 @@ var submitScenarios = []scenario{
 		if err != nil {
 			return err
 		}
-		return t.bulk(q, "submit/bulk", t.size.of(200_000, 50_000), standardPayload)
+		return t.bulk(q, "submit/bulk", t.share(200_000, 50_000), standardPayload)
 	}},
 	{name: "submit/single", quick: 2, run: func(t *trial) error {
 		q, _, err := t.open()
 		if err != nil {
 			return err
 		}
-		return t.singles(q, "submit/single", t.size.of(200_000, 30_000))
+		return t.singles(q, "submit/single", t.share(200_000, 30_000))
 	}},
 }
 
