@@ -59,7 +59,7 @@ type instance struct {
 	reading       context.Context // ends first
 	stopReading   context.CancelFunc
 	jobs          context.Context // ends with the time for running jobs
-	stopJobs      context.CancelCauseFunc
+	stopJobs      context.CancelFunc
 	keeping       context.Context // heartbeat, keepers, listener: ends last
 	stopKeeping   context.CancelFunc
 	readLoops     sync.WaitGroup
@@ -79,7 +79,7 @@ func newInstance(ctx context.Context, s *Scheduler, handlers map[string]registra
 	in.log = s.log.With("instance", in.id)
 	in.base = context.WithoutCancel(ctx)
 	in.reading, in.stopReading = context.WithCancel(in.base)
-	in.jobs, in.stopJobs = context.WithCancelCause(in.base)
+	in.jobs, in.stopJobs = context.WithCancel(in.base)
 	in.keeping, in.stopKeeping = context.WithCancel(in.base)
 	in.settler = newSettler(in)
 	return in
@@ -292,7 +292,7 @@ func (in *instance) shutdown(ctx context.Context) error {
 	if left > 0 {
 		in.log.Warn("carillon: shutdown: ending the contexts of running jobs", "jobs", left)
 	}
-	in.stopJobs(ErrShutdown)
+	in.stopJobs()
 	in.running.end(ErrShutdown)
 	grace, cancel := context.WithTimeout(ctx, stuckGrace)
 	left = in.running.wait(grace)

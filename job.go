@@ -83,8 +83,8 @@ type Unique struct {
 	For time.Duration `json:"for,omitempty"`
 }
 
-// Priority orders the jobs of a queue. The order is strict, but one start in
-// eight is kept for the lower priorities, so that none starves.
+// Priority orders the jobs of a queue. The order is strict but for the batch that is being
+// read, and for one start in eight, which is kept for the lower priorities, so that none starves.
 type Priority int
 
 // The priorities.

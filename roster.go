@@ -35,7 +35,7 @@ const earlyLimit = 256
 type tenure struct {
 	entry  *store.Entry
 	cancel context.CancelCauseFunc // while its handler runs
-	cause  error                   // why it is to stop, if it was told before it began
+	cause  error                   // why it is to stop
 	ending bool                    // its outcome is on the way
 
 	trial     *time.Timer // while it is the one suspect here

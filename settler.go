@@ -9,7 +9,7 @@ import (
 	"github.com/carillon-go/carillon/store"
 )
 
-// settleBatch is how many outcomes one call carries for each segment.
+// settleBatch is how many outcomes a call carries, on average for each segment.
 const settleBatch = 256
 
 // settleTrips is how many calls are in flight at a time: while Redis executes one, the
@@ -21,12 +21,12 @@ const settleTrips = 2
 // reached it keeps them, for the jobs are still this instance's.
 type settler struct {
 	instance *instance
-	batch    int // outcomes of a call; of many segments, each carries its share
+	batch    int // outcomes of a call to all segments
 
 	mu     sync.Mutex
 	queue  []store.Settlement
 	flying int
-	wake   chan struct{} // an outcome arrived
+	wake   chan struct{} // a call is due
 	change chan struct{} // closed and replaced when outcomes were recorded
 
 	ctx    context.Context

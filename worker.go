@@ -76,14 +76,16 @@ func (r *reader) read(ctx context.Context) error {
 		return nil
 	}
 	r.credit += n
-	share := min(r.credit/shareOf, n)
-	entries, err := r.source.Fetch(ctx, n, share)
+	share := min(r.credit/shareOf, max(1, n/4)) // what was put off comes in parts
+	entries, shared, err := r.source.Fetch(ctx, n, share)
 	if err != nil {
 		r.pool.restore(n, n)
 		return err
 	}
 	if len(entries) > 0 {
-		r.credit -= share * shareOf
+		if shared {
+			r.credit -= share * shareOf
+		}
 		started := r.start(entries, n)
 		r.pool.restore(n, n-started)
 		return nil

@@ -58,10 +58,11 @@ func newReport(ctx context.Context, b *bench) (*report, error) {
 	return r, nil
 }
 
-func gogc() uint64 {
+// gogc is negative when it is off.
+func gogc() int64 {
 	percent := []metrics.Sample{{Name: "/gc/gogc:percent"}}
 	metrics.Read(percent)
-	return percent[0].Value.Uint64()
+	return int64(percent[0].Value.Uint64()) //nolint:gosec // as the environment has it
 }
 
 // processor names the CPU, where that is easy to find out.

@@ -216,7 +216,7 @@ var acts = []act{
 			if round == 1 {
 				w := work(s.t, s.Store, "other")
 				for _, r := range w.readers {
-					entries, err := r.Fetch(s.ctx, 10, 0)
+					entries, _, err := r.Fetch(s.ctx, 10, 0)
 					s.ok(err)
 					for _, e := range entries {
 						o := Release

@@ -126,7 +126,7 @@ func TestForeignHands(t *testing.T) {
 			require.NoError(t, err)
 			again := map[string]*Entry{}
 			for _, r := range w.readers {
-				entries, err := r.Fetch(ctx, 100, 0)
+				entries, _, err := r.Fetch(ctx, 100, 0)
 				require.NoError(t, err)
 				for _, e := range entries {
 					require.NoError(t, e.Err, e.ID)

@@ -14,9 +14,9 @@ import (
 // only it knows whether a command may already have been executed.
 func (s *Store) client() (redis.UniversalClient, error) { return s.made(&s.rdb, 0) }
 
-// urgentConns is one for outcomes, one for heartbeats, and one for whichever of
+// urgentConns is two for outcomes, one for heartbeats, and one for whichever of
 // them a dying connection holds up.
-const urgentConns = 3
+const urgentConns = 4
 
 // boundless is the size of a pool in which nobody is to wait for a connection. Package
 // embedded has such pools, and all that are made from them have to be: those who

@@ -13,14 +13,24 @@ import (
 
 // Fetch takes up to n entries without waiting: a share for low priorities
 // first, then by priority. A few calls in a row leave out low priorities that seemed to
-// have no jobs; [Reader.Wait] leaves out none.
-func (r *Reader) Fetch(ctx context.Context, n, share int) ([]*Entry, error) {
+// have no jobs; then shared is false. [Reader.Wait] leaves out none.
+func (r *Reader) Fetch(ctx context.Context, n, share int) (entries []*Entry, shared bool, err error) {
 	ctx, cancel := landed(ctx)
 	defer cancel()
 	if streams := r.plain(n); streams != nil {
-		entries, err := r.fetchPlain(ctx, n, streams)
-		return entries, errors.Join(err, r.store.complete(ctx, entries))
+		entries, err = r.fetchPlain(ctx, n, streams)
+	} else {
+		shared = true
+		entries, err = r.fetchByScript(ctx, n, share)
 	}
+	if err != nil {
+		r.alone = alone{}
+		return nil, false, err // what was delivered is pending and found there
+	}
+	return entries, shared, r.store.complete(ctx, entries)
+}
+
+func (r *Reader) fetchByScript(ctx context.Context, n, share int) ([]*Entry, error) {
 	var a argList
 	a.arg(r.instance, n, share, len(r.streams))
 	a.key(r.rotated()...)
@@ -35,7 +45,7 @@ func (r *Reader) Fetch(ctx context.Context, n, share int) ([]*Entry, error) {
 	entries := r.unpack(reply, a.keys)
 	r.turn++
 	r.alone.note(entries, r.streams, share)
-	return entries, r.store.complete(ctx, entries)
+	return entries, nil
 }
 
 // unpack reads a reply of fetch.
@@ -76,7 +86,8 @@ func (r *Reader) rotated() []string {
 	return out
 }
 
-// shareOrder serves the share to the low, normal and high priorities in turn.
+// shareOrder serves the share to the low, normal and high priorities in turn. One that
+// may be alone comes last, so that others show.
 func (r *Reader) shareOrder() []int {
 	n := len(r.segments)
 	lanes := []int{3, 2, 1}
@@ -90,19 +101,24 @@ func (r *Reader) shareOrder() []int {
 	for j := range n {
 		order = append(order, j)
 	}
+	if r.alone.seen > 0 {
+		order = slices.DeleteFunc(order, func(i int) bool { return i == r.alone.index })
+		order = append(order, r.alone.index)
+	}
 	return order
 }
 
 // While all jobs of a queue have the same priority, nothing has to be chosen among
 // streams, and plain XREADGROUPs do, for half of what the script costs Redis. They
-// read the streams of higher priorities as well, so that what comes there is taken as
-// soon as by the script. They read none of lower ones, whose jobs would jump the queue;
-// the script looks for these now and then. With several segments, reads that take turns
+// leave room for what comes in streams of higher priorities; of more than that, one
+// read passes the rest by. They read no lower ones, whose jobs would jump the queue; the
+// script looks for these now and then. With several segments, reads that take turns
 // less evenly load the masters of a cluster unevenly; there the script does it all.
 const (
-	plainFrom  = 64 // entries asked for; fewer are not worth it
-	plainAfter = 3  // scripts in a row that found one priority alone: another one had the share first each time
+	plainFrom  = 16 // entries asked for; fewer are not worth it
+	plainAfter = 2  // scripts in a row that found one priority alone
 	plainRun   = 7  // plain reads before the next script
+	plainRoom  = 8  // the part of a read that each higher priority may take is one in so many
 )
 
 // alone is the one stream in which the last fetches found entries.
@@ -111,11 +127,9 @@ type alone struct {
 	seen  int // fetches in a row
 }
 
-// note takes what a script found. An empty queue says nothing, nor does a read
-// without a share for others.
+// note takes what a script found. Without a share, it does not see what is lower.
 func (a *alone) note(entries []*Entry, streams []string, share int) {
-	if len(entries) == 0 {
-		a.seen = min(a.seen, plainAfter)
+	if len(entries) == 0 || share == 0 {
 		return
 	}
 	first := entries[0].stream
@@ -126,31 +140,27 @@ func (a *alone) note(entries []*Entry, streams []string, share int) {
 	if i := slices.Index(streams, first); i != a.index {
 		*a = alone{index: i}
 	}
-	if share > 0 {
-		a.seen++
-	}
-	a.seen = min(a.seen, plainAfter)
+	a.seen = min(a.seen+1, plainAfter)
 }
 
 // plain tells which streams to read without the script; none when it has to choose.
 func (r *Reader) plain(n int) []string {
 	a := &r.alone
-	if n < plainFrom || a.seen < plainAfter || a.seen == plainAfter+plainRun || len(r.store.segments) > 1 {
+	if n < plainFrom || a.seen < plainAfter || a.seen >= plainAfter+plainRun || len(r.store.segments) > 1 || r.store.cluster {
 		return nil
 	}
 	return r.streams[:a.index+1]
 }
 
-// fetchPlain takes up to n entries of streams, from each but the last one at most an
-// eighth of them. What is wrong with a stream tells the next script, or [Reader.Wait].
+// fetchPlain takes up to n entries of streams, most of them from the last one.
 func (r *Reader) fetchPlain(ctx context.Context, n int, streams []string) ([]*Entry, error) {
 	last := len(streams) - 1
-	each := n / 8
+	room := n / plainRoom
 	var cmds []*redis.RawCmd
 	if last > 0 {
-		cmds = append(cmds, r.rawRead(ctx, each, streams[:last]))
+		cmds = append(cmds, r.rawRead(ctx, room, streams[:last]))
 	}
-	cmds = append(cmds, r.rawRead(ctx, n-last*each, streams[last:]))
+	cmds = append(cmds, r.rawRead(ctx, n-last*room, streams[last:]))
 	rdb, err := r.store.client()
 	if err != nil {
 		return nil, err
@@ -163,18 +173,27 @@ func (r *Reader) fetchPlain(ctx context.Context, n int, streams []string) ([]*En
 			return nil
 		})
 	})
+	if err != nil {
+		return nil, fmt.Errorf("read: %w", classify(err, false))
+	}
 	var entries []*Entry
+	refused := false
 	for _, cmd := range cmds {
-		if err == nil {
-			entries, err = r.unpackRaw(entries, string(cmd.Val()))
+		reply := string(cmd.Val())
+		if reply != "" && (reply[0] == '-' || reply[0] == '!') {
+			refused = true // the script finds out why
+			continue
+		}
+		if entries, err = r.unpackRaw(entries, reply); err != nil {
+			return nil, fmt.Errorf("read: %w", err)
 		}
 	}
-	if err != nil {
-		return nil, fmt.Errorf("read: %w", classify(err, false)) // what was delivered is pending and found there
-	}
 	r.alone.seen++
-	if len(entries) > 0 && entries[0].stream != streams[last] { // they come by priority
+	switch {
+	case refused, len(entries) > 0 && entries[0].stream != streams[last]: // they come by priority
 		r.alone = alone{}
+	case len(entries) == 0: // what comes after a pause may be anything
+		r.alone.seen = plainAfter + plainRun
 	}
 	return entries, nil
 }
@@ -195,7 +214,7 @@ func (r *Reader) rawRead(ctx context.Context, n int, streams []string) *redis.Ra
 var errShape = errors.New("a reply of an unexpected shape")
 
 // unpackRaw adds the entries of a reply of XREADGROUP as the server sent it; go-redis
-// would make five allocations more of each one. Errors of the server read as empty.
+// would make five allocations more of each one.
 func (r *Reader) unpackRaw(entries []*Entry, reply string) ([]*Entry, error) {
 	c := resp{rest: reply}
 	kind, n := c.head()
@@ -255,7 +274,7 @@ func (c *resp) head() (kind byte, n int) {
 // text reads a string.
 func (c *resp) text() string {
 	kind, n := c.head()
-	if kind != '$' || n+len("\r\n") > len(c.rest) {
+	if kind != '$' || n > len(c.rest)-len("\r\n") {
 		c.bad, c.rest = true, ""
 		return ""
 	}

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/assert"
@@ -44,7 +43,7 @@ func fill(t *testing.T, s *Store, priority byte, n int, args ...byte) {
 // fetch takes n entries with a share for low priorities, and returns their IDs.
 func (w *worker) fetch(n int) (ids []string) {
 	w.t.Helper()
-	entries, err := w.readers[0].Fetch(w.t.Context(), n, n/8)
+	entries, _, err := w.readers[0].Fetch(w.t.Context(), n, n/8)
 	require.NoError(w.t, err)
 	for _, e := range entries {
 		require.NoError(w.t, e.Err)
@@ -82,7 +81,7 @@ func TestPlainReads(t *testing.T) {
 				submit(t, w.Store, "n9999", job(func(s *Spec) { s.Args = args }))
 				var all []string
 				for len(all) < jobs {
-					entries, err := w.readers[0].Fetch(t.Context(), 100, 12)
+					entries, _, err := w.readers[0].Fetch(t.Context(), 100, 12)
 					require.NoError(t, err)
 					require.NotEmpty(t, entries)
 					for _, e := range entries {
@@ -115,7 +114,7 @@ func TestPlainReadsKeepPriorities(t *testing.T) {
 	w, plain := plainly(t, redistest.Single(t).Client(t), 3)
 	fill(t, w.Store, 'n', 3000)
 	for range plainAfter + 1 {
-		_, err := w.readers[0].Fetch(t.Context(), 10, 0)
+		_, _, err := w.readers[0].Fetch(t.Context(), 10, 0)
 		require.NoError(t, err)
 	}
 	require.Nil(t, w.readers[0].plain(plainFrom), "a read without a share does not see low priorities")
@@ -136,13 +135,36 @@ func TestPlainReadsKeepPriorities(t *testing.T) {
 	w.untilPlain() // when the low ones are gone
 	fill(t, w.Store, 'h', 1)
 	assert.Equal(t, "h0000", w.fetch(100)[0])
+}
+
+// In the long run, low priorities get the share that plain reads did not offer.
+func TestPlainReadsPutOffTheShare(t *testing.T) {
+	t.Parallel()
+	w, plain := plainly(t, redistest.Single(t).Client(t), 3)
+	const n, rounds = 80, 30
+	fill(t, w.Store, 'n', n*(rounds+plainAfter+2))
 	w.untilPlain()
-	fill(t, w.Store, 'l', 300)
-	found := 0
-	for range plainRun + 3 { // in one of three scripts the low ones have the share first, and it is used up
-		found += len(slices.DeleteFunc(w.fetch(plainFrom), func(id string) bool { return id[0] != 'l' }))
+	fill(t, w.Store, 'l', n*rounds/8)
+	taken, low, credit, first := 0, 0, 0, 0
+	for range rounds {
+		credit += n
+		share := min(credit/8, n/4)
+		entries, shared, err := w.readers[0].Fetch(t.Context(), n, share)
+		require.NoError(t, err)
+		if shared {
+			credit -= 8 * share
+		}
+		for _, e := range entries {
+			if taken++; e.ID[0] == 'l' {
+				if low++; low == 1 {
+					first = taken
+				}
+			}
+		}
 	}
-	assert.Positive(t, found, "the share of the low ones")
+	assert.Positive(t, plain.Count())
+	assert.LessOrEqual(t, first, (plainRun+1)*n)
+	assert.InDelta(t, taken/8, low, n)
 }
 
 // What plain reads leave out is found by the read that waits, and soon by Fetch.
@@ -155,30 +177,47 @@ func TestPlainReadsMissNothing(t *testing.T) {
 	w.untilPlain()
 	for w.fetch(plainFrom) != nil {
 	}
-	require.NotNil(t, r.plain(plainFrom), "an empty queue says nothing about priorities")
+	require.Nil(t, r.plain(plainFrom), "what comes after a pause may be anything")
+	fill(t, w.Store, 'l', 1)
+	assert.Equal(t, []string{"l0000"}, w.fetch(plainFrom))
 
-	fill(t, w.Store, 'l', 2)
-	entries, err := r.Wait(t.Context(), 4, time.Minute)
-	require.NoError(t, err)
-	require.Len(t, entries, 1)
-	assert.Equal(t, "l0000", entries[0].ID)
-	var got []string
-	for range plainRun + 1 {
-		got = append(got, w.fetch(plainFrom)...)
-	}
-	assert.Equal(t, []string{"l0001"}, got)
+	fill(t, w.Store, 'h', 1000)
+	w.untilPlain()
+	require.NoError(t, rdb.Del(t.Context(), r.streams[0]).Err()) // so that the read of the higher ones is refused
+	assert.NotEmpty(t, w.fetch(plainFrom))
+	require.Nil(t, r.plain(plainFrom), "the script finds out why")
 
-	fill(t, w.Store, 'h', 300)
 	w.untilPlain()
 	require.NoError(t, rdb.Del(t.Context(), r.streams...).Err())
-	_, err = r.Wait(t.Context(), 1, time.Minute)
-	require.True(t, GroupGone(err), "%v", err)
-	for range plainRun + 1 {
-		if _, err = r.Fetch(t.Context(), plainFrom, 0); err != nil {
-			break
-		}
-	}
+	assert.Empty(t, w.fetch(plainFrom))
+	_, _, err := r.Fetch(t.Context(), plainFrom, 0)
 	assert.True(t, GroupGone(err), "%v", err)
+}
+
+// A reply that is lost leaves nothing behind but what is pending.
+func TestPlainReadsWhoseReplyIsLost(t *testing.T) {
+	t.Parallel()
+	w, plain := plainly(t, redistest.Single(t).Client(t), 3)
+	fill(t, w.Store, 'n', 1000)
+	known := w.untilPlain()
+	plain.At, plain.Fault = plain.Count()+1, faulthook.After
+	entries, _, err := w.readers[0].Fetch(t.Context(), 100, 12)
+	require.Error(t, err)
+	assert.Empty(t, entries)
+	assert.NotEmpty(t, plain.Fired())
+	pending, err := w.readers[0].Pending(t.Context())
+	require.NoError(t, err)
+	assert.Greater(t, len(pending), len(known), "it was delivered")
+	require.Nil(t, w.readers[0].plain(plainFrom), "the script is asked next")
+	known = append(known, w.fetch(100)...)
+	again, err := w.readers[0].Pending(t.Context())
+	require.NoError(t, err)
+	assert.Len(t, again, len(pending)+100)
+	there := make([]string, len(again))
+	for i, e := range again {
+		there[i] = e.ID
+	}
+	assert.Subset(t, there, known)
 }
 
 // A reply that was cut off, or is none of ours, is an error, never a part of it.

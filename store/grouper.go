@@ -141,6 +141,15 @@ func (g *grouper) fly() {
 		for _, w := range groups {
 			close(w.done)
 		}
-		runtime.Gosched() // those who were waiting bring their next jobs
+		if g.fewerThan(len(groups)) {
+			runtime.Gosched() // those who come back bring their next jobs
+		}
 	}
+}
+
+// fewerThan tells whether fewer callers than n wait for a flight.
+func (g *grouper) fewerThan(n int) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.waiting) < n
 }

@@ -44,7 +44,7 @@ func BenchmarkHotPath(b *testing.B) {
 		b.Cleanup(func() { _ = r.Close() })
 		var all []Settlement
 		for len(all) < jobs {
-			entries, err := r.Fetch(b.Context(), 256, 32)
+			entries, _, err := r.Fetch(b.Context(), 256, 32)
 			require.NoError(b, err)
 			for _, e := range entries {
 				all = append(all, Settlement{Entry: e, Outcome: Succeed})

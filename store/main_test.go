@@ -123,7 +123,7 @@ func (w *worker) take(n int) []*Entry {
 	w.t.Helper()
 	var all []*Entry
 	for _, r := range w.readers {
-		entries, err := r.Fetch(w.t.Context(), n-len(all), 0)
+		entries, _, err := r.Fetch(w.t.Context(), n-len(all), 0)
 		require.NoError(w.t, err)
 		all = append(all, entries...)
 	}

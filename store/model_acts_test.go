@@ -233,7 +233,7 @@ func (w *world) fetchNow(instance, queue string, n, share int) []*Entry {
 	}
 	var got []*Entry
 	var err error
-	w.ask(func() { got, err = w.readers[instance][queue].Fetch(w.t.Context(), n, min(n, share)) })
+	w.ask(func() { got, _, err = w.readers[instance][queue].Fetch(w.t.Context(), n, min(n, share)) })
 	require.NoError(w.t, err)
 	require.Len(w.t, got, min(n, total), "entries of %q", queue)
 	taken := map[byte]int{}

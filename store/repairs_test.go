@@ -87,7 +87,7 @@ func TestNewInstanceAfterDestroy(t *testing.T) {
 func fetched(t *testing.T, w *worker) (all []*Entry) {
 	t.Helper()
 	for _, r := range w.readers {
-		entries, err := r.Fetch(t.Context(), 10, 0)
+		entries, _, err := r.Fetch(t.Context(), 10, 0)
 		require.NoError(t, err)
 		all = append(all, entries...)
 	}

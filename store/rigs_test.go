@@ -64,7 +64,7 @@ func TestLifeInEverySegmentOfACluster(t *testing.T) {
 	var batch []Settlement
 	seen := map[int]bool{}
 	for _, r := range w.readers {
-		entries, err := r.Fetch(t.Context(), 200, 10)
+		entries, _, err := r.Fetch(t.Context(), 200, 10)
 		require.NoError(t, err)
 		for _, e := range entries {
 			seen[e.Segment] = true
@@ -320,7 +320,7 @@ func TestScriptFlushUnderLoad(t *testing.T) {
 	}
 	settled := 0
 	for deadline := time.Now().Add(patience); settled < 2*producers*each && time.Now().Before(deadline); {
-		entries, err := w.readers[0].Fetch(t.Context(), 50, 5)
+		entries, _, err := w.readers[0].Fetch(t.Context(), 50, 5)
 		require.NoError(t, err)
 		var batch []Settlement
 		for _, e := range entries {

@@ -176,7 +176,7 @@ func TestSuccessesLeaveTheRestInTheStream(t *testing.T) {
 		}
 		_, errs := s.Submit(t.Context(), batch)
 		require.NoError(t, Distinct(errs))
-		taken, err := w.readers[0].Fetch(t.Context(), 1+random.IntN(200), 0)
+		taken, _, err := w.readers[0].Fetch(t.Context(), 1+random.IntN(200), 0)
 		require.NoError(t, err)
 		running = append(running, taken...)
 		if round%3 > 0 { // else in order, from the oldest one on
