@@ -28,7 +28,7 @@ func asynqPolling(name, setting string, idle, delayed time.Duration) *contestant
 		open: func(_ context.Context, at place) (queue, error) {
 			q := &asynqQueue{at: at, idle: idle, delayed: delayed}
 			q.opt = asynq.RedisClientOpt{Addr: at.redis[0], PoolSize: 256}
-			if len(at.redis) > 1 {
+			if at.cluster {
 				q.opt = asynq.RedisClusterClientOpt{Addrs: at.redis}
 			}
 			q.client = asynq.NewClient(q.opt)

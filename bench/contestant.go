@@ -21,7 +21,8 @@ type contestant struct {
 
 // place is where the jobs of a trial are kept.
 type place struct {
-	redis   []string // addresses; several are a cluster
+	redis   []string // addresses
+	cluster bool     // of a Redis Cluster
 	keepAll bool     // finished jobs are kept, however many
 }
 

@@ -15,7 +15,7 @@ func floorContestant() *contestant {
 		name: "floor", version: "bare commands of Redis: XADD, XREADGROUP, XACK and XDEL, no state of jobs",
 		setting: "batches of 512, 3 readers an instance",
 		open: func(ctx context.Context, at place) (queue, error) {
-			if len(at.redis) > 1 || at.keepAll {
+			if at.cluster || at.keepAll {
 				return nil, errors.ErrUnsupported
 			}
 			q := &floorQueue{rdb: redisClient(at)}

@@ -15,7 +15,7 @@ func gocraftContestant() *contestant {
 	return &contestant{
 		name: "gocraft", part: 4, version: moduleVersion("github.com/gocraft/work"), setting: "64 workers; its fixed polling intervals, up to 5 s, and 1 s for delayed jobs",
 		open: func(_ context.Context, at place) (queue, error) {
-			if len(at.redis) > 1 || at.keepAll {
+			if at.cluster || at.keepAll {
 				return nil, errors.ErrUnsupported
 			}
 			q := &gocraftQueue{pool: &redis.Pool{

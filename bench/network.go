@@ -135,14 +135,13 @@ func (p *proxy) stop() error {
 	return nil
 }
 
-const masters = 3
-
 // cluster compares what jobs cost the masters of a cluster, together, with what
-// they cost one server.
+// they cost one server, and one that is a cluster by itself: the others also share the
+// machine.
 func cluster(t *trial) error {
 	n := t.share(200_000, 20_000)
-	measure := func(row string, servers []*redisServer) error {
-		at := place{}
+	measure := func(row string, servers []*redisServer, clustered bool) error {
+		at := place{cluster: clustered}
 		for _, s := range servers {
 			at.redis = append(at.redis, s.addr)
 		}
@@ -166,19 +165,24 @@ func cluster(t *trial) error {
 	if err != nil {
 		return err
 	}
-	if err := measure("cluster/1", []*redisServer{one}); err != nil {
+	if err := measure("cluster/none", []*redisServer{one}, false); err != nil {
 		return err
 	}
-	nodes, err := t.redisCluster()
-	if err != nil {
-		return err
+	for _, masters := range []int{1, 3} {
+		nodes, err := t.redisCluster(masters)
+		if err != nil {
+			return err
+		}
+		if err := measure(fmt.Sprintf("cluster/%d", masters), nodes, true); err != nil {
+			return err
+		}
 	}
-	return measure(fmt.Sprintf("cluster/%d", masters), nodes)
+	return nil
 }
 
 // redisCluster starts masters that share the slots evenly. They have no
 // replicas, which would only take CPU from them here.
-func (t *trial) redisCluster() ([]*redisServer, error) {
+func (t *trial) redisCluster(masters int) ([]*redisServer, error) {
 	const slots = 16384
 	share := func(i int) int { return (i*slots + masters/2) / masters } // as redis-cli --cluster create deals them out
 	nodes := make([]*redisServer, masters)
@@ -201,7 +205,7 @@ func (t *trial) redisCluster() ([]*redisServer, error) {
 		}
 	}
 	for _, s := range nodes {
-		if err := poll(t.ctx, 20*time.Second, func() error { return whole(t.ctx, s.rdb) }); err != nil {
+		if err := poll(t.ctx, 20*time.Second, func() error { return whole(t.ctx, s.rdb, masters) }); err != nil {
 			return nil, err
 		}
 	}
@@ -221,7 +225,7 @@ func (s *redisServer) meet(ctx context.Context, first *redisServer, bus int) err
 }
 
 // whole reports whether a node knows all masters.
-func whole(ctx context.Context, rdb *redis.Client) error {
+func whole(ctx context.Context, rdb *redis.Client, masters int) error {
 	info, err := rdb.ClusterInfo(ctx).Result()
 	if err == nil && (!strings.Contains(info, "cluster_state:ok") || !strings.Contains(info, fmt.Sprintf("cluster_size:%d\r\n", masters))) {
 		err = fmt.Errorf("the cluster is not ready: %s", info)

@@ -22,7 +22,7 @@ func riverContestant(server *postgres) *contestant {
 		setting:  "1,000 workers; fetching at most every 2 ms, at least every 20 ms; fsync off",
 		postgres: server,
 		open: func(ctx context.Context, at place) (queue, error) {
-			if len(at.redis) > 1 {
+			if at.cluster {
 				return nil, errors.ErrUnsupported
 			}
 			dsn, err := server.database(ctx)

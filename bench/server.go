@@ -102,7 +102,7 @@ func clientOptions(addr string) *redis.Options {
 
 // redisClient is a client of the one server or of the cluster.
 func redisClient(at place) redis.UniversalClient {
-	if len(at.redis) == 1 {
+	if !at.cluster {
 		return redis.NewClient(clientOptions(at.redis[0]))
 	}
 	return redis.NewClusterClient(&redis.ClusterOptions{

@@ -66,7 +66,7 @@ func (s *Store) dial(pool int) redis.UniversalClient {
 	case *redis.ClusterClient:
 		o := *c.Options()
 		o.Addrs = slices.Clone(o.Addrs) // go-redis appends to it, and takes it for its own
-		o.DialerRetries = 1
+		o.MaxRetries, o.DialerRetries = -1, 1
 		o.ContextTimeoutEnabled = true
 		o.MaintNotificationsConfig = quiet
 		o.MinIdleConns = 0

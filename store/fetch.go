@@ -112,8 +112,8 @@ func (r *Reader) shareOrder() []int {
 // streams, and plain XREADGROUPs do, for half of what the script costs Redis. They
 // leave room for what comes in streams of higher priorities; of more than that, one
 // read passes the rest by. They read no lower ones, whose jobs would jump the queue; the
-// script looks for these now and then. With several segments, reads that take turns
-// less evenly load the masters of a cluster unevenly; there the script does it all.
+// script looks for these now and then, and takes turns among segments where several are
+// read together.
 const (
 	plainFrom  = 16 // entries asked for; fewer are not worth it
 	plainAfter = 2  // scripts in a row that found one priority alone
@@ -146,7 +146,7 @@ func (a *alone) note(entries []*Entry, streams []string, share int) {
 // plain tells which streams to read without the script; none when it has to choose.
 func (r *Reader) plain(n int) []string {
 	a := &r.alone
-	if n < plainFrom || a.seen < plainAfter || a.seen >= plainAfter+plainRun || len(r.store.segments) > 1 || r.store.cluster {
+	if n < plainFrom || a.seen < plainAfter || a.seen >= plainAfter+plainRun || len(r.segments) > 1 {
 		return nil
 	}
 	return r.streams[:a.index+1]
@@ -166,6 +166,14 @@ func (r *Reader) fetchPlain(ctx context.Context, n int, streams []string) ([]*En
 		return nil, err
 	}
 	_, _, err = within(ctx, func() ([]redis.Cmder, error) {
+		if c, ok := rdb.(*redis.ClusterClient); ok {
+			// Its pipelines are sent again where a connection broke, which loses what was delivered.
+			node, err := c.MasterForKey(ctx, streams[last])
+			if err != nil {
+				return nil, err
+			}
+			rdb = node
+		}
 		return rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 			for _, cmd := range cmds {
 				_ = p.Process(ctx, cmd) // which is sent later

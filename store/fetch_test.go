@@ -107,6 +107,37 @@ func TestPlainReads(t *testing.T) {
 	}
 }
 
+// On a cluster, each segment is read from the master that has it.
+func TestPlainReadsOfACluster(t *testing.T) {
+	t.Parallel()
+	s := open(t, redistest.SharedCluster(t).Client(t), Options{Segments: 3})
+	w := work(t, s, "ann")
+	const jobs = 3000
+	fill(t, s, DefaultPriority, jobs)
+	var all []string
+	for _, r := range w.readers {
+		for plain := 0; ; {
+			without := r.plain(100) != nil
+			entries, _, err := r.Fetch(t.Context(), 100, 12)
+			require.NoError(t, err)
+			if len(entries) == 0 {
+				assert.Greater(t, plain, 3)
+				break
+			}
+			if without {
+				plain++
+			}
+			for _, e := range entries {
+				require.NoError(t, e.Err)
+				all = append(all, e.ID)
+			}
+		}
+	}
+	slices.Sort(all)
+	assert.Len(t, all, jobs)
+	assert.Len(t, slices.Compact(all), jobs)
+}
+
 // What is more urgent is taken before the next batch, and what is less urgent does not
 // jump the queue, but gets its share soon.
 func TestPlainReadsKeepPriorities(t *testing.T) {
