@@ -44,7 +44,9 @@ func (r *Reader) fetchByScript(ctx context.Context, n, share int) ([]*Entry, err
 	}
 	entries := r.unpack(reply, a.keys)
 	r.turn++
-	r.alone.note(entries, r.streams, share)
+	if len(r.segments) == 1 {
+		r.alone.note(entries, r.streams, share)
+	}
 	return entries, nil
 }
 
@@ -146,7 +148,7 @@ func (a *alone) note(entries []*Entry, streams []string, share int) {
 // plain tells which streams to read without the script; none when it has to choose.
 func (r *Reader) plain(n int) []string {
 	a := &r.alone
-	if n < plainFrom || a.seen < plainAfter || a.seen >= plainAfter+plainRun || len(r.segments) > 1 {
+	if n < plainFrom || a.seen < plainAfter || a.seen >= plainAfter+plainRun {
 		return nil
 	}
 	return r.streams[:a.index+1]
