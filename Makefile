@@ -69,7 +69,7 @@ mutants: ## make 18 mistakes, one at a time; the tests have to find each
 	go run ./internal/mutants
 
 .PHONY: bench
-bench: ## Carillon beside its peers and bare Redis, into bench/results.json and docs/bench: two hours
+bench: ## Carillon beside its peers and bare Redis, into bench/results.json and docs/bench: more than an hour
 	cd bench && go run . -json results.json -plots ../docs/bench $(BENCH_FLAGS)
 
 .PHONY: bench-quick

@@ -126,12 +126,14 @@ func (c *clerk) spawn(ctx context.Context, x *carillon.Execution) error {
 func (c *crew) listed(match func(*carillon.JobInfo) bool) []*carillon.JobInfo {
 	c.t.Helper()
 	var jobs []*carillon.JobInfo
+	seen := map[string]bool{} // a job that ends meanwhile is listed where it was and where it is
 	for j, err := range c.observer.List(c.t.Context(), carillon.Filter{}) {
 		if err != nil {
 			c.t.Log(fmt.Errorf("list: %w", err)) // the caller asks again
 			return nil
 		}
-		if match(j) {
+		if match(j) && !seen[j.ID] {
+			seen[j.ID] = true
 			jobs = append(jobs, j)
 		}
 	}

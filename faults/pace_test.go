@@ -1,6 +1,7 @@
 package faults_test
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -196,15 +197,15 @@ func (w *world) promoters(server *redistest.Server) (nets []*faultnet.Net, promo
 	return nil, 0
 }
 
-// listed returns the jobs of a name, by tick.
+// listed returns the jobs of a name, by tick. One that moves meanwhile is listed twice.
 func (w *world) listed(name string) (all []*carillon.JobInfo) {
 	w.t.Helper()
 	for info, err := range w.observer.List(w.t.Context(), carillon.Filter{Name: name}) {
 		require.NoError(w.t, err)
 		all = append(all, info)
 	}
-	slices.SortFunc(all, func(a, b *carillon.JobInfo) int { return a.Tick.Compare(b.Tick) })
-	return all
+	slices.SortFunc(all, func(a, b *carillon.JobInfo) int { return cmp.Or(a.Tick.Compare(b.Tick), cmp.Compare(a.ID, b.ID)) })
+	return slices.CompactFunc(all, func(a, b *carillon.JobInfo) bool { return a.ID == b.ID })
 }
 
 // now is Redis' time.
