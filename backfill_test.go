@@ -5,13 +5,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/carillon-go/carillon"
 	"github.com/carillon-go/carillon/internal/faulthook"
-	"github.com/carillon-go/carillon/internal/knobs"
 )
 
 func TestBackfill(t *testing.T) {
@@ -211,12 +209,8 @@ func TestLostReplies(t *testing.T) {
 							plan(t, producer, carillon.Schedule{
 								Name: "s", Spec: carillon.Every(time.Hour).Aligned(), Job: carillon.Job{Mutex: mutex},
 							})
-							o := *p.rdb.(*redis.Client).Options() //nolint:errcheck,forcetypeassert // neither is a cluster
-							rdb := redis.NewClient(&o)
-							t.Cleanup(func() { _ = rdb.Close() })
 							hook := &faulthook.Hook{At: k, Fault: fault}
-							knobs.Hook(rdb, hook)
-							s := here.over(t, rdb, nil)
+							s := here.over(t, here.hooked(t, hook), nil)
 							require.NoError(t, task.do(t, s), "%s", hook.Fired())
 							if hook.Fired() == "" {
 								assert.Greater(t, k, 2)

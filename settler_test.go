@@ -6,13 +6,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/carillon-go/carillon"
 	"github.com/carillon-go/carillon/internal/faulthook"
-	"github.com/carillon-go/carillon/internal/knobs"
 )
 
 // While a call is under way, the outcomes that come do not wait for it once they are
@@ -21,11 +19,8 @@ func TestOutcomesPassACallThatHangs(t *testing.T) {
 	t.Parallel()
 	const half, all = 128, 2*128 + 100
 	fastPlaces(t, func(t *testing.T, p *place) {
-		o := *p.rdb.(*redis.Client).Options() //nolint:errcheck,forcetypeassert // not for clusters
-		rdb := redis.NewClient(&o)
-		t.Cleanup(func() { _ = rdb.Close() })
 		held, release := make(chan struct{}), make(chan struct{})
-		knobs.Hook(rdb, &faulthook.Hook{
+		rdb := p.hooked(t, &faulthook.Hook{
 			At: 1, Fault: faulthook.KillBefore, Kill: func() { close(held); <-release },
 			Match: func(words []string) bool {
 				return words[0] == "evalsha" && slices.ContainsFunc(words, func(w string) bool { return strings.HasSuffix(w, ":h:s") })

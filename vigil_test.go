@@ -18,13 +18,20 @@ import (
 // blockingRead is which queues one read waits for.
 type blockingRead struct{ common, own bool }
 
-// hooked is a client of the place whose blocking reads h sees; match says which of
-// them count.
-func hooked(t testing.TB, p *place, h *faulthook.Hook, match func(blockingRead) bool) redis.UniversalClient {
+// hooked is a client of the place whose commands h sees.
+func (p *place) hooked(t testing.TB, h *faulthook.Hook) redis.UniversalClient {
 	t.Helper()
 	o := *p.rdb.(*redis.Client).Options() //nolint:errcheck,forcetypeassert // not for clusters
 	rdb := redis.NewClient(&o)
 	t.Cleanup(func() { _ = rdb.Close() })
+	knobs.Hook(rdb, h)
+	return rdb
+}
+
+// hookedReads is a client of the place whose blocking reads h sees; match says which of
+// them count.
+func hookedReads(t testing.TB, p *place, h *faulthook.Hook, match func(blockingRead) bool) redis.UniversalClient {
+	t.Helper()
 	h.Match = func(words []string) bool {
 		if words[0] != "xreadgroup" || !slices.Contains(words, "block") {
 			return false
@@ -36,8 +43,7 @@ func hooked(t testing.TB, p *place, h *faulthook.Hook, match func(blockingRead) 
 		}
 		return match(r)
 	}
-	knobs.Hook(rdb, h)
-	return rdb
+	return p.hooked(t, h)
 }
 
 // An idle instance blocks in one read for all its queues. Each queue is waited for
@@ -46,7 +52,7 @@ func TestOneReadWaitsForBothQueues(t *testing.T) {
 	t.Parallel()
 	fastPlaces(t, func(t *testing.T, p *place) {
 		reads := make(chan blockingRead, 1000)
-		rdb := hooked(t, p, &faulthook.Hook{}, func(r blockingRead) bool {
+		rdb := hookedReads(t, p, &faulthook.Hook{}, func(r blockingRead) bool {
 			reads <- r
 			return true
 		})
@@ -97,7 +103,7 @@ func TestLostReplyOfAReadForBothQueues(t *testing.T) {
 	t.Parallel()
 	fastPlaces(t, func(t *testing.T, p *place) {
 		h := &faulthook.Hook{At: 1, Fault: faulthook.After}
-		rdb := hooked(t, p, h, func(r blockingRead) bool { return r.common && r.own })
+		rdb := hookedReads(t, p, h, func(r blockingRead) bool { return r.common && r.own })
 		s := p.run2(t, rdb, handlers{"job": succeed}, lease(10*time.Minute))
 		id := joined(t, s, map[string]bool{})
 		eventually(t, "a read for both", func() bool { return h.Count() > 0 })
