@@ -57,6 +57,10 @@ func TestSpecsOfEverySize(t *testing.T) {
 				j, err := s.Get(t.Context(), id)
 				require.NoError(t, err)
 				require.Equal(t, encodeSpec(want), encodeSpec(j.Spec))
+				stored, err := rdb.XRange(t.Context(), e.stream, e.entry, e.entry).Result()
+				require.NoError(t, err)
+				copied := strings.HasSuffix(stored[0].Values[entryField].(string), string(encodeSpec(want)))
+				require.Equal(t, n <= inlineLimit, copied, "small specs are in the entry, large ones are not")
 				return e
 			}
 			promotes := func() {

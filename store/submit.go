@@ -15,8 +15,11 @@ import (
 // script holds Redis for much longer than a millisecond.
 const (
 	maxBatch      = 500
-	maxBatchBytes = 4 << 20
+	maxBatchBytes = 1 << 19
 )
+
+// inlineLimit is the inline_limit of lib/spec: the spec of a larger job is not in its entry.
+const inlineLimit = 4096
 
 // healLimit is how often a submission frees keys that were left behind.
 const healLimit = 5
@@ -209,10 +212,11 @@ func (s *Store) submitBatch(ctx context.Context, batch []*submission) {
 }
 
 // plain tells whether a job is only to be put into its stream, under an ID that
-// nobody can have used.
+// nobody can have used. A large one is not: its script cuts each spec out of the entry,
+// and every string that a script makes is hashed byte by byte.
 func (it *submission) plain() bool {
 	s := it.spec
-	return it.made && it.locator == "" && s.RunAt.IsZero() && s.Delay <= 0 && !s.claims()
+	return it.made && it.locator == "" && s.RunAt.IsZero() && s.Delay <= 0 && !s.claims() && len(it.data) <= inlineLimit
 }
 
 // lane is a queue and a priority: one stream of each segment.
