@@ -99,6 +99,7 @@ var acts = []act{
 		s.submit("later", later1h)
 		s.submit("past", past, tagged)
 		s.submit("large", large)
+		s.submit("")
 		s.submit("", large)
 		s.submit("u1", unique)
 		receipts, errs := s.Submit(s.ctx, []NewJob{{ID: "u2", Spec: job(unique)}, {ID: "now", Spec: job()}, {ID: "now", Spec: job(tagged)}})

@@ -146,7 +146,7 @@
 //  6. A script that must work when Redis is out of memory first writes by a
 //     command that needs none. No script has a shebang.
 //  7. A call carries at most 500 jobs, or 200 turns and jobs of turns, or about
-//     4 MiB; a single turn of more goes alone.
+//     512 KiB; a single job or turn of more goes alone.
 //
 // # What Redis must allow
 //

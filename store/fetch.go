@@ -17,9 +17,12 @@ import (
 func (r *Reader) Fetch(ctx context.Context, n, share int) (entries []*Entry, shared bool, err error) {
 	ctx, cancel := landed(ctx)
 	defer cancel()
-	if streams := r.plain(n); streams != nil {
-		entries, err = r.fetchPlain(ctx, n, streams)
-	} else {
+	streams := r.plain(n)
+	refused := false
+	if streams != nil {
+		entries, refused, err = r.fetchPlain(ctx, n, streams)
+	}
+	if streams == nil || refused && len(entries) == 0 { // the script finds out why
 		shared = true
 		entries, err = r.fetchByScript(ctx, n, share)
 	}
@@ -154,8 +157,9 @@ func (r *Reader) plain(n int) []string {
 	return r.streams[:a.index+1]
 }
 
-// fetchPlain takes up to n entries of streams, most of them from the last one.
-func (r *Reader) fetchPlain(ctx context.Context, n int, streams []string) ([]*Entry, error) {
+// fetchPlain takes up to n entries of streams, most of them from the last one. refused
+// tells that Redis did not do all of it.
+func (r *Reader) fetchPlain(ctx context.Context, n int, streams []string) (entries []*Entry, refused bool, err error) {
 	last := len(streams) - 1
 	room := n / plainRoom
 	var cmds []*redis.RawCmd
@@ -165,17 +169,10 @@ func (r *Reader) fetchPlain(ctx context.Context, n int, streams []string) ([]*En
 	cmds = append(cmds, r.rawRead(ctx, n-last*room, streams[last:]))
 	rdb, err := r.store.client()
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
+	ctx = context.WithValue(ctx, once{}, true)
 	_, _, err = within(ctx, func() ([]redis.Cmder, error) {
-		if c, ok := rdb.(*redis.ClusterClient); ok {
-			// Its pipelines are sent again where a connection broke, which loses what was delivered.
-			node, err := c.MasterForKey(ctx, streams[last])
-			if err != nil {
-				return nil, err
-			}
-			rdb = node
-		}
 		return rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 			for _, cmd := range cmds {
 				_ = p.Process(ctx, cmd) // which is sent later
@@ -184,18 +181,16 @@ func (r *Reader) fetchPlain(ctx context.Context, n int, streams []string) ([]*En
 		})
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read: %w", classify(err, false))
+		return nil, false, fmt.Errorf("read: %w", classify(err, false))
 	}
-	var entries []*Entry
-	refused := false
 	for _, cmd := range cmds {
 		reply := string(cmd.Val())
 		if reply != "" && (reply[0] == '-' || reply[0] == '!') {
-			refused = true // the script finds out why
+			refused = true
 			continue
 		}
 		if entries, err = r.unpackRaw(entries, reply); err != nil {
-			return nil, fmt.Errorf("read: %w", err)
+			return nil, false, fmt.Errorf("read: %w", err)
 		}
 	}
 	r.alone.seen++
@@ -205,12 +200,12 @@ func (r *Reader) fetchPlain(ctx context.Context, n int, streams []string) ([]*En
 	case len(entries) == 0: // what comes after a pause may be anything
 		r.alone.seen = plainAfter + plainRun
 	}
-	return entries, nil
+	return entries, refused, nil
 }
 
 func (r *Reader) rawRead(ctx context.Context, n int, streams []string) *redis.RawCmd {
 	args := make([]any, 0, 7+2*len(streams))
-	args = append(args, "XREADGROUP", "GROUP", group, r.instance, "COUNT", n, "STREAMS")
+	args = append(args, "xreadgroup", "group", group, r.instance, "count", n, "streams")
 	for _, s := range streams {
 		args = append(args, s)
 	}
@@ -226,26 +221,27 @@ var errShape = errors.New("a reply of an unexpected shape")
 // unpackRaw adds the entries of a reply of XREADGROUP as the server sent it; go-redis
 // would make five allocations more of each one.
 func (r *Reader) unpackRaw(entries []*Entry, reply string) ([]*Entry, error) {
-	c := resp{rest: reply}
-	kind, n := c.head()
-	if kind != '*' && kind != '%' {
-		n = 0
+	if reply == "*-1\r\n" || reply == "_\r\n" {
+		return entries, nil
 	}
-	for range n {
-		if kind == '*' {
-			c.head() // RESP2 has pairs where RESP3 has a map
+	outer := byte('*')
+	if strings.HasPrefix(reply, "%") {
+		outer = '%' // RESP3 has a map where RESP2 has a list of pairs
+	}
+	c := resp{rest: reply}
+	for range c.head(outer) {
+		if outer == '*' {
+			c.head('*')
 		}
 		stream := c.text()
 		i := slices.Index(r.streams, stream)
 		if i < 0 {
 			return nil, errShape
 		}
-		_, n := c.head()
-		for range n {
-			c.head()
+		for range c.head('*') {
+			c.head('*')
 			id, data := c.text(), ""
-			_, words := c.head()
-			for w := 0; w < words && !c.bad; w += 2 {
+			for words := c.head('*'); words > 0 && !c.bad; words -= 2 {
 				if field, value := c.text(), c.text(); field == entryField {
 					data = value
 				}
@@ -257,7 +253,7 @@ func (r *Reader) unpackRaw(entries []*Entry, reply string) ([]*Entry, error) {
 			entries = append(entries, decodeEntry(r.of[i], r.streams[i], own[:len(id)], own[len(id):]))
 		}
 	}
-	if c.bad {
+	if c.bad || c.rest != "" {
 		return nil, errShape
 	}
 	return entries, nil
@@ -269,22 +265,22 @@ type resp struct {
 	bad  bool
 }
 
-// head reads the kind of a value, and its number or length.
-func (c *resp) head() (kind byte, n int) {
-	line, rest, ok := strings.Cut(c.rest, "\r\n")
-	if !ok || line == "" {
-		c.bad, c.rest = true, ""
-		return 0, 0
+// head reads the number or length of a value of that kind.
+func (c *resp) head(kind byte) int {
+	line, rest, _ := strings.Cut(c.rest, "\r\n")
+	if c.rest = rest; line != "" && line[0] == kind {
+		if n, err := strconv.Atoi(line[1:]); err == nil && n >= 0 {
+			return n
+		}
 	}
-	c.rest = rest
-	n, _ = strconv.Atoi(line[1:]) // of an error it is 0
-	return line[0], max(n, 0)
+	c.bad, c.rest = true, ""
+	return 0
 }
 
 // text reads a string.
 func (c *resp) text() string {
-	kind, n := c.head()
-	if kind != '$' || n > len(c.rest)-len("\r\n") {
+	n := c.head('$')
+	if n > len(c.rest)-len("\r\n") {
 		c.bad, c.rest = true, ""
 		return ""
 	}

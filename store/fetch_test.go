@@ -1,10 +1,16 @@
 package store
 
 import (
+	"bytes"
+	"context"
 	"fmt"
+	"io"
+	"net"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/assert"
@@ -138,6 +144,71 @@ func TestPlainReadsOfACluster(t *testing.T) {
 	assert.Len(t, slices.Compact(all), jobs)
 }
 
+// A read whose reply is lost is not sent again: what the first one took would be nobody's.
+func TestReadsOfAClusterAreNotRepeated(t *testing.T) {
+	t.Parallel()
+	o := *redistest.SharedCluster(t).Client(t).Options()
+	var cut cutting
+	dialer := net.Dialer{}
+	o.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := dialer.DialContext(ctx, network, addr)
+		return &cutConn{Conn: conn, cutting: &cut}, err
+	}
+	rdb := redis.NewClusterClient(&o)
+	t.Cleanup(func() { _ = rdb.Close() })
+	s := open(t, rdb, Options{Segments: 1})
+	w := work(t, s, "ann")
+	r := w.readers[0]
+	fill(t, s, DefaultPriority, 1000)
+	lost := func(word string, taken int, read func() ([]*Entry, error)) {
+		t.Helper()
+		before, err := r.Pending(t.Context())
+		require.NoError(t, err)
+		cut.word.Store(&word)
+		entries, err := read()
+		require.Error(t, err)
+		assert.Empty(t, entries)
+		require.Nil(t, cut.word.Load(), "a connection was cut")
+		after, err := r.Pending(t.Context())
+		require.NoError(t, err)
+		assert.Len(t, after, len(before)+taken, "one read was executed")
+	}
+	fetch := func() ([]*Entry, error) {
+		entries, _, err := r.Fetch(t.Context(), 40, 5)
+		return entries, err
+	}
+	w.fetch(1) // now the nodes know the script
+	lost(scriptFetch.sha, 40, fetch)
+	lost("xreadgroup", 40, func() ([]*Entry, error) { return r.Wait(t.Context(), 40*len(r.streams), time.Second) })
+	w.untilPlain()
+	lost("xreadgroup", 40-2*(40/plainRoom), fetch)
+}
+
+// cutting is a word; the connection over which it is sent breaks before the reply.
+type cutting struct{ word atomic.Pointer[string] }
+
+type cutConn struct {
+	net.Conn
+	cutting *cutting
+	cut     atomic.Bool
+}
+
+func (c *cutConn) Write(b []byte) (int, error) {
+	if word := c.cutting.word.Load(); word != nil && bytes.Contains(b, []byte(*word)) && c.cutting.word.CompareAndSwap(word, nil) {
+		c.cut.Store(true)
+	}
+	return c.Conn.Write(b)
+}
+
+func (c *cutConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b) // so the command was executed
+	if c.cut.Load() {
+		_ = c.Close()
+		return 0, io.EOF
+	}
+	return n, err
+}
+
 // What is more urgent is taken before the next batch, and what is less urgent does not
 // jump the queue, but gets its share soon.
 func TestPlainReadsKeepPriorities(t *testing.T) {
@@ -221,8 +292,7 @@ func TestPlainReadsMissNothing(t *testing.T) {
 
 	w.untilPlain()
 	require.NoError(t, rdb.Del(t.Context(), r.streams...).Err())
-	assert.Empty(t, w.fetch(plainFrom))
-	_, _, err := r.Fetch(t.Context(), plainFrom, 0)
+	_, _, err := r.Fetch(t.Context(), plainFrom, 2)
 	assert.True(t, GroupGone(err), "%v", err)
 }
 
@@ -271,11 +341,20 @@ func TestPlainRepliesThatAreBroken(t *testing.T) {
 			assert.Empty(t, entries)
 		}
 	}
-	for _, none := range []string{"*-1\r\n", "_\r\n", "-NOGROUP no such group\r\n"} {
+	for _, none := range []string{"*-1\r\n", "_\r\n", "*0\r\n", "%0\r\n"} {
 		entries, err := r.unpackRaw(nil, none)
 		require.NoError(t, err)
 		assert.Empty(t, entries)
 	}
-	_, err := r.unpackRaw(nil, "*1\r\n*2\r\n$99999999999\r\n")
-	require.ErrorIs(t, err, errShape)
+	whole := "*1\r\n*2\r\n" + stream + entry
+	for _, strange := range []string{
+		"*1\r\n*2\r\n$99999999999\r\n", "*99999999999\r\n", "*-2\r\n", "*x\r\n",
+		"-NOGROUP no such group\r\n", "+OK\r\n", ":1\r\n", "$2\r\nab\r\n",
+		"|1\r\n+ttl\r\n:1\r\n" + whole, ">1\r\n" + whole, whole + "*0\r\n",
+		"%1\r\n" + stream + "_\r\n", "*1\r\n*2\r\n$7\r\nunasked\r\n*0\r\n",
+		strings.Replace(whole, "$3\r\n1-0\r\n", "$-1\r\n", 1), strings.Replace(whole, "*1\r\n*2\r\n$3", "*1\r\n:2\r\n$3", 1),
+	} {
+		_, err := r.unpackRaw(nil, strange)
+		require.ErrorIs(t, err, errShape, "%q", strange)
+	}
 }

@@ -120,7 +120,7 @@ func (g *grouper) fly() {
 		var groups []*handIn
 		size := 0
 		for _, w := range g.waiting {
-			if len(batch) > 0 && (len(batch)+len(w.items) > maxBatch || size > maxBatchBytes) {
+			if len(batch) > 0 && (len(batch)+len(w.items) > maxBatch || size > maxFlightBytes) {
 				break
 			}
 			for _, it := range w.items {

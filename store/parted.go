@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"sync"
 
 	"github.com/redis/go-redis/v9"
@@ -14,11 +15,30 @@ import (
 // repeats commands that were executed, and works on one in two goroutines.
 type parted struct{ cluster *redis.ClusterClient }
 
+// once marks the context of commands that must not be executed twice. A Cluster's client
+// sends any command again when a connection breaks, also without retries.
+type once struct{}
+
 // DialHook changes nothing.
 func (parted) DialHook(next redis.DialHook) redis.DialHook { return next }
 
-// ProcessHook changes nothing.
-func (parted) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+// ProcessHook sends what is marked with once to its node by itself.
+func (p parted) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if ctx.Value(once{}) == nil {
+			return next(ctx, cmd)
+		}
+		node, err := p.cluster.MasterForKey(ctx, keyOf(cmd))
+		if err != nil {
+			cmd.SetErr(err)
+			return err
+		}
+		if err = node.Process(ctx, cmd); elsewhere(err) { // so it was not executed
+			err = next(ctx, cmd)
+		}
+		return err
+	}
+}
 
 // ProcessPipelineHook takes the place of what it stands before.
 func (p parted) ProcessPipelineHook(redis.ProcessPipelineHook) redis.ProcessPipelineHook {
@@ -48,9 +68,13 @@ func (p parted) ProcessPipelineHook(redis.ProcessPipelineHook) redis.ProcessPipe
 }
 
 // send tries again where a connection broke, for a pool can be full of those that
-// are dead. Whatever comes in a pipeline may be executed twice.
+// are dead. Whatever comes in a pipeline may be executed twice, but what is marked with once.
 func (p parted) send(ctx context.Context, node *redis.Client, part []redis.Cmder) {
-	for range tries {
+	limit := tries
+	if ctx.Value(once{}) != nil {
+		limit = 1
+	}
+	for range limit {
 		_, _ = node.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 			for _, cmd := range part {
 				_ = pipe.Process(ctx, cmd) // it is only noted
@@ -88,6 +112,8 @@ func keyOf(cmd redis.Cmder) string {
 		at = 3
 	case "xinfo", "xgroup":
 		at = 2
+	case "xreadgroup":
+		at = 1 + slices.IndexFunc(cmd.Args(), func(arg any) bool { return arg == "streams" })
 	}
 	if args := cmd.Args(); at < len(args) {
 		key, _ := args[at].(string)

@@ -149,7 +149,7 @@ func (r *Reader) xread(ctx context.Context, from string, count int, block time.D
 			return nil, err
 		}
 	}
-	ctx, cancel := landed(ctx)
+	ctx, cancel := landed(context.WithValue(ctx, once{}, true))
 	defer cancel()
 	reply, _, err := within(ctx, func() ([]redis.XStream, error) {
 		return rdb.XReadGroup(ctx, &redis.XReadGroupArgs{

@@ -35,7 +35,7 @@ func (s *Store) Settle(ctx context.Context, instance string, batch []Settlement)
 	var parts [][]int
 	var segments []int
 	for segment, items := range bySegment(order, func(i int) int { return batch[i].Entry.Segment }) {
-		for _, part := range chunk(items, func(i int) int { return len(batch[i].Result) + len(batch[i].Error) + 256 }) {
+		for _, part := range chunk(items, func(i int) int { return len(batch[i].Result) + min(len(batch[i].Error), maxErrorBytes) + 256 }) {
 			c, answered := s.settleCall(segment, instance, batch, part)
 			calls = append(calls, c)
 			parts = append(parts, answered)

@@ -12,10 +12,12 @@ import (
 )
 
 // One call carries at most this many jobs or about this many bytes, so that no
-// script holds Redis for much longer than a millisecond.
+// script holds Redis for much longer than a millisecond. A flight of several callers'
+// jobs may be split into a few calls.
 const (
-	maxBatch      = 500
-	maxBatchBytes = 1 << 19
+	maxBatch       = 500
+	maxBatchBytes  = 1 << 19
+	maxFlightBytes = 8 * maxBatchBytes
 )
 
 // inlineLimit is the inline_limit of lib/spec: the spec of a larger job is not in its entry.
@@ -212,11 +214,10 @@ func (s *Store) submitBatch(ctx context.Context, batch []*submission) {
 }
 
 // plain tells whether a job is only to be put into its stream, under an ID that
-// nobody can have used. A large one is not: its script cuts each spec out of the entry,
-// and every string that a script makes is hashed byte by byte.
+// nobody can have used.
 func (it *submission) plain() bool {
 	s := it.spec
-	return it.made && it.locator == "" && s.RunAt.IsZero() && s.Delay <= 0 && !s.claims() && len(it.data) <= inlineLimit
+	return it.made && it.locator == "" && s.RunAt.IsZero() && s.Delay <= 0 && !s.claims()
 }
 
 // lane is a queue and a priority: one stream of each segment.
@@ -234,7 +235,11 @@ func submitPlainCall(k keys, l lane, items []*submission) call {
 	a.arg(len(items[0].entry) - len(items[0].data)) // IDs of plain jobs are equally long
 	for _, it := range items {
 		a.key(k.record(it.id))
-		a.arg(it.entry)
+		if head := len(it.entry) - len(it.data); len(it.data) > inlineLimit {
+			a.arg(it.entry[:head], it.data)
+		} else {
+			a.arg(it.entry)
+		}
 	}
 	return call{scriptSubmitPlain, a.keys, a.args}
 }
