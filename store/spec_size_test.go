@@ -59,7 +59,7 @@ func TestSpecsOfEverySize(t *testing.T) {
 				require.Equal(t, encodeSpec(want), encodeSpec(j.Spec))
 				stored, err := rdb.XRange(t.Context(), e.stream, e.entry, e.entry).Result()
 				require.NoError(t, err)
-				copied := strings.HasSuffix(stored[0].Values[entryField].(string), string(encodeSpec(want)))
+				copied := strings.HasSuffix(text(stored[0].Values[entryField]), string(encodeSpec(want)))
 				require.Equal(t, n <= inlineLimit, copied, "small specs are in the entry, large ones are not")
 				return e
 			}
