@@ -201,7 +201,8 @@ func TestC1_BlackholeForTwoLeases(t *testing.T) { //nolint:tparallel // see belo
 
 // C1: an instance ends while it is cut off. What it had sent arrives when the
 // blackhole is over and nobody is there any more: it takes jobs, which are found
-// by the sweep for strays, every 2 min.
+// by the sweep for strays, every 2 min. Only the read of a second queue can do that: the other one is
+// for the instance's own queue as well, which is gone, and Redis refuses it.
 func TestC1_GoneWhenItsCommandsArrive(t *testing.T) {
 	onlyFull(t)
 	t.Parallel()
@@ -210,16 +211,17 @@ func TestC1_GoneWhenItsCommandsArrive(t *testing.T) {
 	a := newAttempts()
 	h := handlers{"hold": a.run}
 	rdb, net := behind(t, server)
-	ghost := w.instance(rdb, h)
+	ghost := w.instance(rdb, h, func(c *carillon.Config) { c.Queues = map[string]int{"default": 1, "second": 16} })
 	all, err := w.observer.Instances(t.Context())
 	require.NoError(t, err)
 	id := all[0].ID
-	w.instance(server.Client(t), h, func(c *carillon.Config) { c.Concurrency = 1 })
+	w.instance(server.Client(t), h, func(c *carillon.Config) { c.Queues = map[string]int{"second": 1} })
 	w.seasoned()
 	sent, arrive := make(chan struct{}), make(chan struct{})
 	var once sync.Once
+	second := func(word string) bool { return strings.HasSuffix(word, ":second") }
 	net.Set(faultnet.Faults{Command: func(words []string) faultnet.Fate {
-		if words[0] == "xreadgroup" && slices.Contains(words, "block") {
+		if words[0] == "xreadgroup" && slices.Contains(words, "block") && slices.ContainsFunc(words, second) {
 			once.Do(func() { close(sent) })
 			<-arrive
 		}
@@ -237,7 +239,7 @@ func TestC1_GoneWhenItsCommandsArrive(t *testing.T) {
 	var jobs []string
 	producer := w.scheduler(server.Client(t))
 	for range 20 {
-		jobs = append(jobs, w.persist(producer, carillon.Job{Name: "hold"}))
+		jobs = append(jobs, w.persist(producer, carillon.Job{Name: "hold", Queue: "second"}))
 	}
 	net.Set(faultnet.Faults{})
 	close(arrive)
