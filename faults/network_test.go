@@ -201,8 +201,9 @@ func TestC1_BlackholeForTwoLeases(t *testing.T) { //nolint:tparallel // see belo
 
 // C1: an instance ends while it is cut off. What it had sent arrives when the
 // blackhole is over and nobody is there any more: it takes jobs, which are found
-// by the sweep for strays, every 2 min. Only the read of a second queue can do that: the other one is
-// for the instance's own queue as well, which is gone, and Redis refuses it.
+// by the sweep for strays, every 2 min. Only the read of a second queue can do
+// that: the other one is for the instance's own queue as well, which is gone, and
+// Redis refuses it.
 func TestC1_GoneWhenItsCommandsArrive(t *testing.T) {
 	onlyFull(t)
 	t.Parallel()

@@ -171,9 +171,8 @@ func (r *Reader) fetchPlain(ctx context.Context, n int, streams []string) (entri
 	if err != nil {
 		return nil, false, err
 	}
-	ctx = context.WithValue(ctx, once{}, true)
 	_, _, err = within(ctx, func() ([]redis.Cmder, error) {
-		return rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		return rdb.Pipelined(sentOnce(ctx), func(p redis.Pipeliner) error {
 			for _, cmd := range cmds {
 				_ = p.Process(ctx, cmd) // which is sent later
 			}

@@ -19,6 +19,8 @@ type parted struct{ cluster *redis.ClusterClient }
 // sends any command again when a connection breaks, also without retries.
 type once struct{}
 
+func sentOnce(ctx context.Context) context.Context { return context.WithValue(ctx, once{}, true) }
+
 // DialHook changes nothing.
 func (parted) DialHook(next redis.DialHook) redis.DialHook { return next }
 

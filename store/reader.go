@@ -149,10 +149,10 @@ func (r *Reader) xread(ctx context.Context, from string, count int, block time.D
 			return nil, err
 		}
 	}
-	ctx, cancel := landed(context.WithValue(ctx, once{}, true))
+	ctx, cancel := landed(ctx)
 	defer cancel()
 	reply, _, err := within(ctx, func() ([]redis.XStream, error) {
-		return rdb.XReadGroup(ctx, &redis.XReadGroupArgs{
+		return rdb.XReadGroup(sentOnce(ctx), &redis.XReadGroupArgs{
 			Group: group, Consumer: r.instance, Streams: args, Count: int64(count), Block: block,
 		}).Result()
 	})

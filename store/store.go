@@ -203,8 +203,7 @@ func (s *Store) runOnce(ctx context.Context, c call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx = context.WithValue(ctx, once{}, true)
-	reply, _, err := within(ctx, func() (any, error) { return eval(ctx, rdb, c) })
+	reply, _, err := within(ctx, func() (any, error) { return eval(sentOnce(ctx), rdb, c) })
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.script.name, classify(err, false))
 	}
