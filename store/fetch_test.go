@@ -1,10 +1,7 @@
 package store
 
 import (
-	"bytes"
-	"context"
 	"fmt"
-	"io"
 	"net"
 	"slices"
 	"strings"
@@ -17,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/carillon-go/carillon/internal/faulthook"
+	"github.com/carillon-go/carillon/internal/faultnet"
 	"github.com/carillon-go/carillon/internal/knobs"
 	"github.com/carillon-go/carillon/internal/redistest"
 )
@@ -148,12 +146,8 @@ func TestPlainReadsOfACluster(t *testing.T) {
 func TestReadsOfAClusterAreNotRepeated(t *testing.T) {
 	t.Parallel()
 	o := *redistest.SharedCluster(t).Client(t).Options()
-	var cut cutting
-	dialer := net.Dialer{}
-	o.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		conn, err := dialer.DialContext(ctx, network, addr)
-		return &cutConn{Conn: conn, cutting: &cut}, err
-	}
+	broken := faultnet.New(t, 1)
+	o.Dialer = broken.Dialer((&net.Dialer{}).DialContext)
 	rdb := redis.NewClusterClient(&o)
 	t.Cleanup(func() { _ = rdb.Close() })
 	s := open(t, rdb, Options{Segments: 1})
@@ -164,11 +158,17 @@ func TestReadsOfAClusterAreNotRepeated(t *testing.T) {
 		t.Helper()
 		before, err := r.Pending(t.Context())
 		require.NoError(t, err)
-		cut.word.Store(&word)
+		var once atomic.Bool
+		broken.Set(faultnet.Faults{Reply: func(words []string, _ []byte) faultnet.Fate {
+			if slices.Contains(words, word) && once.CompareAndSwap(false, true) {
+				return faultnet.HangUp
+			}
+			return faultnet.Pass
+		}})
 		entries, err := read()
 		require.Error(t, err)
 		assert.Empty(t, entries)
-		require.Nil(t, cut.word.Load(), "a connection was cut")
+		require.True(t, once.Load(), "a connection broke")
 		after, err := r.Pending(t.Context())
 		require.NoError(t, err)
 		assert.Len(t, after, len(before)+taken, "one read was executed")
@@ -182,31 +182,6 @@ func TestReadsOfAClusterAreNotRepeated(t *testing.T) {
 	lost("xreadgroup", 40, func() ([]*Entry, error) { return r.Wait(t.Context(), 40*len(r.streams), time.Second) })
 	w.untilPlain()
 	lost("xreadgroup", 40-2*(40/plainRoom), fetch)
-}
-
-// cutting is a word; the connection over which it is sent breaks before the reply.
-type cutting struct{ word atomic.Pointer[string] }
-
-type cutConn struct {
-	net.Conn
-	cutting *cutting
-	cut     atomic.Bool
-}
-
-func (c *cutConn) Write(b []byte) (int, error) {
-	if word := c.cutting.word.Load(); word != nil && bytes.Contains(b, []byte(*word)) && c.cutting.word.CompareAndSwap(word, nil) {
-		c.cut.Store(true)
-	}
-	return c.Conn.Write(b)
-}
-
-func (c *cutConn) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b) // so the command was executed
-	if c.cut.Load() {
-		_ = c.Close()
-		return 0, io.EOF
-	}
-	return n, err
 }
 
 // What is more urgent is taken before the next batch, and what is less urgent does not
